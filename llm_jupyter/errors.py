@@ -1,0 +1,217 @@
+"""Every error that llm_jupyter raises.
+
+    LLMError
+    ├── InvalidInputError (ValueError)            what was typed cannot be meant
+    │   └── ConfigurationError                    the settings file, the environment or %config
+    ├── ProviderError
+    │   ├── ProviderNotFoundError (LookupError)
+    │   ├── UnsupportedOperationError (NotImplementedError)
+    │   └── AuthenticationError (PermissionError)
+    ├── LLMConnectionError (ConnectionError)      nobody answers there
+    │   └── FirstTokenTimeoutError (TimeoutError)
+    ├── ModelError
+    │   ├── ModelNotFoundError (LookupError)
+    │   ├── ModelLoadingError                     not ready yet, may become so
+    │   └── ModelLoadError                        cannot be loaded
+    ├── RequestError                              the server refused the request
+    │   ├── ContextExceededError (ValueError)
+    │   ├── RateLimitedError
+    │   └── ServerError                           the server failed (5xx)
+    ├── ResponseError                             the answer cannot be used
+    │   ├── StreamTruncatedError
+    │   ├── StreamStalledError (TimeoutError)
+    │   ├── MalformedResponseError (ValueError)
+    │   └── ResponseLimitError                    larger than a sane answer
+    ├── ResourceError
+    │   ├── InsufficientMemoryError (MemoryError)
+    │   └── DiskFullError (OSError)
+    ├── HostError                                 a model-server process
+    ├── SessionError
+    └── AnswerInterrupted                         the person stopped the answer
+
+Each says what failed, where, and what to type next; in a notebook it shows as one to three lines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class LLMError(Exception):
+    """The root of the tree.
+
+    `what` is one sentence, `where` the provider with its URL (never a secret), `next_step` what to do or type.
+    """
+
+    def __init__(self, what: str, *, where: str = "", next_step: str = "") -> None:
+        super().__init__(what)
+        self.what = what
+        self.where = where
+        self.next_step = next_step
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines())
+
+    def lines(self) -> list[str]:
+        """The message as at most three lines, each kept to 300 characters."""
+        first = f"{self.what} [{self.where}]" if self.where else self.what
+        lines = [*first.splitlines()[:2], *([self.next_step] if self.next_step else [])]
+        return [line if len(line) <= 300 else line[:299] + "…" for line in lines]
+
+    def _render_traceback_(self) -> list[str]:
+        """IPython's hook: what a cell shows in place of a stack trace."""
+        first, *rest = self.lines()
+        return [f"{type(self).__name__}: {first}", *rest]
+
+
+class InvalidInputError(LLMError, ValueError):
+    """What was typed cannot be meant as it stands."""
+
+
+class ConfigurationError(InvalidInputError):
+    """A setting is wrong; the message names the file or variable it came from."""
+
+
+class ProviderError(LLMError):
+    """A provider cannot do what was asked."""
+
+
+class ProviderNotFoundError(ProviderError, LookupError):
+    """No provider has that name."""
+
+
+class UnsupportedOperationError(ProviderError, NotImplementedError):
+    """This kind of server has no such operation; nothing was sent."""
+
+
+class AuthenticationError(ProviderError, PermissionError):
+    """The server refused the key (HTTP 401 or 403)."""
+
+
+class LLMConnectionError(LLMError, ConnectionError):
+    """The server cannot be reached, or hung up before it answered."""
+
+
+class FirstTokenTimeoutError(LLMConnectionError, TimeoutError):
+    """The server took the request and sent nothing within the limit."""
+
+
+class ModelError(LLMError):
+    """Something about one model."""
+
+
+class ModelNotFoundError(ModelError, LookupError):
+    """The server does not have that model; `nearest` are its closest names."""
+
+    def __init__(self, what: str, *, where: str = "", next_step: str = "", nearest: Sequence[str] = ()) -> None:
+        super().__init__(what, where=where, next_step=next_step)
+        self.nearest = tuple(nearest)
+
+
+class ModelLoadingError(ModelError):
+    """The server is still loading the model; ask again in a moment."""
+
+
+class ModelLoadError(ModelError):
+    """The model cannot be loaded."""
+
+
+class RequestError(LLMError):
+    """The server refused the request; `status` is the HTTP status where there was one."""
+
+    def __init__(self, what: str, *, where: str = "", next_step: str = "", status: int | None = None) -> None:
+        super().__init__(what, where=where, next_step=next_step)
+        self.status = status
+
+
+class ContextExceededError(RequestError, ValueError):
+    """The prompt does not fit; both counts are in tokens, `None` where the server does not tell."""
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        where: str = "",
+        next_step: str = "",
+        status: int | None = None,
+        prompt_tokens: int | None = None,
+        context_length: int | None = None,
+    ) -> None:
+        super().__init__(what, where=where, next_step=next_step, status=status)
+        self.prompt_tokens = prompt_tokens
+        self.context_length = context_length
+
+
+class RateLimitedError(RequestError):
+    """Too many requests (HTTP 429); `retry_after` is in seconds where the server told."""
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        where: str = "",
+        next_step: str = "",
+        status: int | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(what, where=where, next_step=next_step, status=status)
+        self.retry_after = retry_after
+
+
+class ServerError(RequestError):
+    """The server failed (HTTP 5xx, or an error object in mid-stream)."""
+
+
+class ResponseError(LLMError):
+    """The answer cannot be used; `partial_text` is what had arrived."""
+
+    partial_text: str = ""
+
+
+class StreamTruncatedError(ResponseError):
+    """The stream ended without saying that the answer was complete."""
+
+
+class StreamStalledError(ResponseError, TimeoutError):
+    """Nothing arrived for longer than the idle limit."""
+
+
+class MalformedResponseError(ResponseError, ValueError):
+    """What arrived is not what the protocol says; the first 200 characters are in the message."""
+
+
+class ResponseLimitError(ResponseError):
+    """A line or a body beyond every sane size."""
+
+
+class ResourceError(LLMError):
+    """The machine lacks something."""
+
+
+class InsufficientMemoryError(ResourceError, MemoryError):
+    """The model does not fit; both figures are in bytes."""
+
+    def __init__(self, what: str, *, needed: int, free: int, where: str = "", next_step: str = "") -> None:
+        super().__init__(what, where=where, next_step=next_step)
+        self.needed = needed
+        self.free = free
+
+
+class DiskFullError(ResourceError, OSError):
+    """There is no room for a download."""
+
+
+class HostError(LLMError):
+    """A model-server process failed to start or died; `log_tail` holds its last lines."""
+
+    def __init__(self, what: str, *, where: str = "", next_step: str = "", log_tail: Sequence[str] = ()) -> None:
+        super().__init__(what, where=where, next_step=next_step)
+        self.log_tail = tuple(log_tail)
+
+
+class SessionError(LLMError):
+    """A conversation cannot do what was asked."""
+
+
+class AnswerInterrupted(LLMError):
+    """The person stopped the answer; what had arrived is kept and marked."""
