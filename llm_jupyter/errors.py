@@ -53,9 +53,9 @@ class LLMError(Exception):
         return "\n".join(self.lines())
 
     def lines(self) -> list[str]:
-        """The message as at most three lines, each kept to 300 characters."""
+        """The message as one to three lines, each kept to 300 characters, without control characters."""
         first = f"{self.what} [{self.where}]" if self.where else self.what
-        lines = [*first.splitlines()[:2], *([self.next_step] if self.next_step else [])]
+        lines = [*_written_lines(first)[:2], *_written_lines(self.next_step)[:1]] or [type(self).__name__]
         return [line if len(line) <= 300 else line[:299] + "…" for line in lines]
 
     def _render_traceback_(self) -> list[str]:
@@ -215,3 +215,9 @@ class SessionError(LLMError):
 
 class AnswerInterrupted(LLMError):
     """The person stopped the answer; what had arrived is kept and marked."""
+
+
+def _written_lines(text: str) -> list[str]:
+    """The lines that have something on them. Servers' own words end up here, so nothing may steer a terminal."""
+    lines = ("".join(c if c.isprintable() else " " for c in line).rstrip() for line in text.splitlines())
+    return [line for line in lines if line]

@@ -51,9 +51,10 @@ class Portal:
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine to its end and return its result or raise its error."""
-        job = self._submit(coroutine)
+        job = _Job(coroutine)
         try:
-            while not job.ended.wait(WAIT_SLICE):
+            self._submit(job)
+            while not job.is_over(WAIT_SLICE):
                 pass
         finally:
             job.cancel()
@@ -76,16 +77,17 @@ class Portal:
                     arrived.extend(batch)
                     news.set()
 
-        job = self._submit(pump())
+        job = _Job(pump())
         handed_on = 0
         try:
+            self._submit(job)
             while True:
-                if handed_on < first and not job.ended.is_set():
+                if handed_on < first and not job.is_over():
                     news.wait(min(interval, WAIT_SLICE))
                 else:
-                    job.ended.wait(interval)  # wakes only for the end, so that pieces gather meanwhile
+                    job.is_over(interval)  # wakes only for the end, so that pieces gather meanwhile
                 news.clear()
-                ended = job.ended.is_set()
+                ended = job.is_over()
                 batch = [arrived.popleft() for _ in range(len(arrived))]
                 handed_on += len(batch)
                 if batch or not ended:
@@ -107,54 +109,71 @@ class Portal:
         if thread is not threading.current_thread():
             thread.join(CANCEL_GRACE)
 
-    def _submit(self, coroutine: Coroutine[Any, Any, T]) -> _Job[T]:
-        loop = self._running_loop()
+    def _submit(self, job: _Job[Any]) -> None:
         if threading.current_thread() is self._thread:
-            coroutine.close()
             raise RuntimeError("the portal cannot be entered from its own thread: await the coroutine instead")
-        return _Job(loop, coroutine)
-
-    def _running_loop(self) -> asyncio.AbstractEventLoop:
-        with self._lock:
-            if self._loop is None:
+        with self._lock:  # held until the job is queued, so that it stands before the stop of a `close()` meanwhile
+            if self._loop is None or self._thread is None or not self._thread.is_alive():
                 self._loop = asyncio.new_event_loop()
                 self._thread = threading.Thread(target=_serve, args=(self._loop,), name=self._name, daemon=True)
                 self._thread.start()
-            return self._loop
+            job.start(self._loop)
 
 
 class _Job(Generic[T]):
-    """One coroutine on the loop, seen from another thread."""
+    """One coroutine on the loop, seen from another thread.
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, T]) -> None:
-        self.ended = threading.Event()
-        self._loop = loop
+    It exists before it starts, so that an interrupt at any point finds something to cancel.
+    """
+
+    def __init__(self, coroutine: Coroutine[Any, Any, T]) -> None:
+        self._coroutine = coroutine
+        self._ended = threading.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[T] | None = None
+
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Queue the coroutine on the loop."""
+        self._loop = loop
         # The callback runs in a copy of the caller's context, and the task copies that.
-        loop.call_soon_threadsafe(self._start, coroutine)
+        loop.call_soon_threadsafe(self._begin)
+
+    def is_over(self, timeout: float = 0.0) -> bool:
+        """Whether it ended within that time, or its loop was closed without waiting any longer."""
+        return self._ended.wait(timeout) or (self._loop is not None and self._loop.is_closed())
 
     def result(self) -> T:
-        """The result of an ended job, or its error raised."""
-        assert self._task is not None
-        if self._task.cancelled():
+        """The result of a job that is over, or its error raised."""
+        if self._task is None or not self._task.done() or self._task.cancelled():
             raise concurrent.futures.CancelledError
         return self._task.result()
 
     def cancel(self) -> None:
         """Cancel the coroutine if it still runs, and wait until it has closed what it opened."""
-        if self.ended.is_set():
+        if self.is_over():
             return
-        self._loop.call_soon_threadsafe(lambda: self._task and self._task.cancel())
-        self.ended.wait(CANCEL_GRACE)
+        if self._loop is None:
+            self._coroutine.close()
+            return
+        self._loop.call_soon_threadsafe(self._stop)
+        self._ended.wait(CANCEL_GRACE)
 
-    def _start(self, coroutine: Coroutine[Any, Any, T]) -> None:
-        self._task = self._loop.create_task(coroutine)
+    def _begin(self) -> None:
+        assert self._loop is not None
+        self._task = self._loop.create_task(self._coroutine)
         self._task.add_done_callback(self._finish)
+
+    def _stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+        else:  # an interrupt fell between noting the loop and queueing on it
+            self._coroutine.close()
+            self._ended.set()
 
     def _finish(self, task: asyncio.Task[T]) -> None:
         if not task.cancelled():
             task.exception()  # looked at here, so that an abandoned job's error is not logged as forgotten
-        self.ended.set()
+        self._ended.set()
 
 
 def _serve(loop: asyncio.AbstractEventLoop) -> None:

@@ -31,7 +31,7 @@ def home_folder(environment: Mapping[str, str] = os.environ) -> Path:
 class ProviderSettings(BaseModel):
     """One `[providers.NAME]` table. Fields beyond these go to the provider's own constructor."""
 
-    model_config = ConfigDict(extra="allow", frozen=True)
+    model_config = ConfigDict(extra="allow", frozen=True, hide_input_in_errors=True)
 
     kind: str
     base_url: str | None = None
@@ -62,7 +62,7 @@ class ProviderSettings(BaseModel):
 class LLMSettings(BaseModel):
     """Everything that can be set."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     home: Path = Field(default_factory=home_folder)
     default_model: str | None = None

@@ -1,7 +1,7 @@
-"""Bytes to messages: the two streaming formats that model servers speak.
+r"""Bytes to messages: the two streaming formats that model servers speak.
 
 Both decoders take blocks of any slicing and give back every message that is complete: the same messages whatever the
-slicing. A line ends at `\\n` or `\\r\\n` bytes and nowhere else (`str.splitlines` would also break at U+2028 or U+0085,
+slicing. A line ends at `\n` or `\r\n` bytes and nowhere else (`str.splitlines` would also break at U+2028 or U+0085,
 which models do write). Blocks are split at once, not line by line: that is where the speed is.
 """
 

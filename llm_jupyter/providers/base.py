@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from types import TracebackType
 from typing import ClassVar, NoReturn, Self
 
 from llm_jupyter.errors import LLMError, ResponseError, UnsupportedOperationError
+from llm_jupyter.events import Event
 from llm_jupyter.types import (
     Chunk,
     FinishReason,
@@ -164,6 +165,12 @@ class LLMProvider(ABC):
         self._since = time.time()
         self._reason = ""
         self._latency: float | None = None
+        self.publish: Callable[[Event], object] = lambda event: None
+        """Who hears of this provider's events; a manager puts its event bus here."""
+        self.slots: int | None = None
+        """How many requests the server works on at once; `None` where that is not known."""
+        self.in_flight = 0
+        """How many requests of this provider are under way or queued at the server."""
 
     @property
     @abstractmethod
@@ -174,6 +181,10 @@ class LLMProvider(ABC):
     def where(self) -> str:
         """The provider as errors name it: its name and its URL, never a secret."""
         return self.name
+
+    def advice(self, model: str) -> str:
+        """A line that a person should read once before they judge this model; empty for most."""
+        return ""
 
     async def __aenter__(self) -> Self:
         await self.connect()

@@ -128,15 +128,19 @@ class OpenAICompatibleProvider(LLMProvider):
     async def _batches(
         self, path: str, body: dict[str, Any], options: GenerationOptions, pace: Pace
     ) -> AsyncGenerator[list[Chunk], None]:
-        started = time.perf_counter()
-        client = await self._ready(body["model"])
-        limits = StreamLimits(options.timeout or self._limits.first_token, self._limits.idle)
-        stream = await client.open_stream(path, body, SSEDecoder(), content_type=SSE, limits=limits, pace=pace)
+        stream: MessageStream | None = None
+        self.in_flight += 1
         try:
-            async for chunks in self._read(stream, StreamReader(started)):
+            client = await self._ready(body["model"])
+            reader = StreamReader(time.perf_counter())  # loading a model is not the request's time
+            limits = StreamLimits(options.timeout or self._limits.first_token, self._limits.idle)
+            stream = await client.open_stream(path, body, SSEDecoder(), content_type=SSE, limits=limits, pace=pace)
+            async for chunks in self._read(stream, reader):
                 yield chunks
         finally:
-            stream.close()
+            self.in_flight -= 1
+            if stream is not None:
+                stream.close()
 
     async def _read(self, stream: MessageStream, reader: StreamReader) -> AsyncGenerator[list[Chunk], None]:
         """Decode until the server says that the answer is complete; the last chunk carries what closes it."""

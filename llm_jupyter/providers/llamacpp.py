@@ -1,0 +1,331 @@
+"""llama.cpp: embedded in a child process, or a `llama-server` that already runs.
+
+Without `base_url` the provider starts llama.cpp itself on first need, with the small model that it can fetch or with any
+GGUF file; with `base_url` it is an OpenAI-compatible provider of that server and starts nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import ClassVar
+from urllib.parse import unquote, urlsplit
+
+import msgspec
+
+from llm_jupyter.errors import InvalidInputError, LLMError, ModelNotFoundError, UnsupportedOperationError
+from llm_jupyter.events import (
+    HostStarted,
+    HostStopped,
+    ModelDeleted,
+    ModelLoaded,
+    ModelLoading,
+    ModelPulled,
+    ModelPulling,
+    ModelUnloaded,
+)
+from llm_jupyter.providers._download import disk_error, download, exclusive, remove, sha256_of
+from llm_jupyter.providers._gguf import read_header
+from llm_jupyter.providers._http import HttpClient
+from llm_jupyter.providers._llama_process import LaunchPlan, LlamaProcess
+from llm_jupyter.providers._weights import MODEL_ID, SIZE, WeightsFolder
+from llm_jupyter.providers.base import DEFAULT_OPTIONS, ChunkStream
+from llm_jupyter.providers.openai_compatible import OpenAICompatibleProvider
+from llm_jupyter.settings import home_folder
+from llm_jupyter.types import Capability, GenerationOptions, LLMModelInfo, MessageLike, ProviderState, PullProgress
+
+DEMONSTRATION_TOKENS = 512
+"""Tokens of an answer of the demonstration model when nothing else is asked: it tends to go on and on."""
+
+ADVICE = (
+    f"{MODEL_ID} is a tiny demonstration model: it writes well and knows little. "
+    "For a better one: %llm use /path/to/model.gguf, or name a server in the settings (%llm config)."
+)
+
+
+class LlamaCppProvider(OpenAICompatibleProvider):
+    """The embedded model.
+
+    Models are the built-in `smollm2-135m`, GGUF files in the `models` folder of `LLM_JUPYTER_HOME` or of any Jupyter data
+    path (named by file name), and any GGUF file by its path. One is loaded at a time. `context` is in tokens, for each
+    of `slots` requests at once; `threads` defaults to one less than the usable cores, at most 8.
+    """
+
+    kind: ClassVar[str] = "llamacpp"
+
+    def __init__(
+        self,
+        name: str = "embedded",
+        base_url: str | None = None,
+        api_key: str | None = None,
+        *,
+        home: Path | None = None,
+        context: int = 4096,
+        slots: int = 1,
+        threads: int | None = None,
+        first_token_timeout: float = 300.0,
+        idle_timeout: float = 60.0,
+    ) -> None:
+        super().__init__(
+            name,
+            base_url or "http://127.0.0.1",
+            api_key,
+            first_token_timeout=first_token_timeout,
+            idle_timeout=idle_timeout,
+        )
+        self._embedded = base_url is None
+        self._weights = WeightsFolder(home or home_folder())
+        self._plan = LaunchPlan(context, slots, threads)
+        self._process: LlamaProcess | None = None
+        self._loaded: str | None = None
+        self._starting = asyncio.Lock()
+        if self._embedded:
+            self._client = None
+            self.slots = slots
+
+    @property
+    def where(self) -> str:
+        return f"{self.name}, llama.cpp in this kernel" if self._embedded else super().where
+
+    @property
+    def process_id(self) -> int | None:
+        """The id of the running child process, if one runs."""
+        return self._process.pid if self._process is not None and self._process.exit_code is None else None
+
+    def advice(self, model: str) -> str:
+        return ADVICE if self._embedded and model == MODEL_ID else ""
+
+    async def connect(self) -> None:
+        if not self._embedded:
+            return await super().connect()
+        self._enter(ProviderState.CONNECTED)
+        return None
+
+    async def disconnect(self) -> None:
+        async with self._starting:
+            await self._stop()
+        await super().disconnect()
+        self._enter(ProviderState.DISCONNECTED)
+
+    # -- models
+
+    async def get_available_models(self) -> list[LLMModelInfo]:
+        if not self._embedded:
+            return await super().get_available_models()
+        files = self._weights.files()
+        return [await self._describe(model, files.get(model)) for model in dict.fromkeys((MODEL_ID, *files))]
+
+    async def get_model_info(self, model: str) -> LLMModelInfo:
+        if not self._embedded:
+            return await super().get_model_info(model)
+        file = self._weights.files().get(model) or _existing_path(model)
+        if file is None and model != MODEL_ID:
+            raise self._unknown(model)
+        return await self._describe(model, file)
+
+    async def pull_model(self, model: str) -> AsyncIterator[PullProgress]:
+        """Fetch the built-in model by its name, or a GGUF file by `https://.../NAME.gguf#sha256=HEX`."""
+        if not self._embedded:
+            self._unsupported("fetch models")
+        folder = str(self._weights.path)
+        source = self._weights.fetch() if model == MODEL_ID else self._from_url(model)
+        async for progress in source:
+            self.publish(
+                ModelPulling(
+                    provider=self.name,
+                    model=model,
+                    status=progress.status,
+                    completed=progress.completed,
+                    total=progress.total,
+                    folder=folder,
+                )
+            )
+            yield progress
+        self.publish(ModelPulled(provider=self.name, model=model))
+
+    async def delete_model(self, model: str) -> None:
+        if not self._embedded:
+            self._unsupported("delete models")
+        file = self._weights.files().get(model)
+        if file is None:
+            raise self._unknown(model)
+        if file.parent != self._weights.path:
+            raise UnsupportedOperationError(f"{file} was not put there by llm_jupyter, so it is not removed")
+        if self._loaded == model:
+            await self.unload_model(model)
+        try:
+            remove(file)
+        except OSError as error:
+            raise disk_error(error, file.parent) from None
+        self.publish(ModelDeleted(provider=self.name, model=model))
+
+    async def load_model(self, model: str) -> None:
+        if not self._embedded:
+            self._unsupported("load models on request")
+        await self._ready(model)
+
+    async def unload_model(self, model: str) -> None:
+        if not self._embedded:
+            self._unsupported("unload models on request")
+        async with self._starting:
+            if self._loaded == model:
+                await self._stop()
+
+    async def embed(self, texts: Sequence[str], *, model: str) -> list[list[float]]:
+        if self._embedded:
+            self._unsupported("embed texts")
+        return await super().embed(texts, model=model)
+
+    # -- answers
+
+    def stream_chat_completion(
+        self, messages: Sequence[MessageLike] | str, *, model: str, options: GenerationOptions = DEFAULT_OPTIONS
+    ) -> ChunkStream:
+        return super().stream_chat_completion(messages, model=model, options=self._limited(model, options))
+
+    def stream_completion(
+        self, prompt: str, *, model: str, options: GenerationOptions = DEFAULT_OPTIONS
+    ) -> ChunkStream:
+        return super().stream_completion(prompt, model=model, options=self._limited(model, options))
+
+    # -- the process
+
+    def _limited(self, model: str, options: GenerationOptions) -> GenerationOptions:
+        if not self._embedded or model != MODEL_ID or options.max_tokens is not None:
+            return options
+        return msgspec.structs.replace(options, max_tokens=DEMONSTRATION_TOKENS)
+
+    async def _probe(self) -> None:
+        if not self._embedded:
+            await super()._probe()
+
+    async def _ready(self, model: str | None = None) -> HttpClient:
+        """The client of a running process that has the model loaded; starts, restarts or fetches what is missing."""
+        if not self._embedded:
+            return await super()._ready(model)
+        async with self._starting:
+            running = self._process is not None and self._process.exit_code is None
+            if running and self._client is not None and model in (None, self._loaded):
+                return self._client
+            if self._process is not None:
+                await self._stop(expected=running)
+            return await self._start(model or MODEL_ID)
+
+    async def _start(self, model: str) -> HttpClient:
+        self._enter(ProviderState.LOADING)
+        try:
+            file = await self._file(model)
+            started = time.monotonic()
+            self.publish(ModelLoading(provider=self.name, model=model, size=file.stat().st_size))
+            self._process = await LlamaProcess.start(file, model, self._plan)
+        except LLMError as error:
+            self._enter(ProviderState.FAILED, error.what)
+            raise
+        self._loaded = model
+        self._client = HttpClient(f"{self._process.url}/v1", name=self.name, api_key=self._process.api_key)
+        self._client.where = self.where
+        self._enter(ProviderState.CONNECTED)
+        self.publish(HostStarted(host=self.name, pid=self._process.pid))
+        self.publish(ModelLoaded(provider=self.name, model=model, seconds=time.monotonic() - started))
+        return self._client
+
+    async def _stop(self, *, expected: bool = True) -> None:
+        process, model = self._process, self._loaded
+        client, self._client = self._client, None
+        self._process = self._loaded = None
+        if client is not None:
+            await client.close()
+        if process is not None:
+            await process.stop()
+            self.publish(HostStopped(host=self.name, pid=process.pid, exit_code=process.exit_code, expected=expected))
+        if model is not None:
+            self.publish(ModelUnloaded(provider=self.name, model=model))
+
+    # -- the files
+
+    async def _file(self, model: str) -> Path:
+        if model == MODEL_ID:
+            file = self._weights.verified()
+            if file is None:
+                async for _ in self.pull_model(MODEL_ID):
+                    pass
+                file = self._weights.verified()
+        else:
+            file = self._weights.files().get(model) or _existing_path(model)
+        if file is None:
+            raise self._unknown(model)
+        return file
+
+    async def _from_url(self, url: str) -> AsyncIterator[PullProgress]:
+        parts = urlsplit(url)
+        name = Path(unquote(parts.path)).name
+        kind, _, wanted = parts.fragment.partition("=")
+        if parts.scheme not in ("http", "https") or not name.endswith(".gguf"):
+            raise InvalidInputError(f"{url[:120]!r} is neither {MODEL_ID!r} nor the URL of a .gguf file")
+        if kind != "sha256" or len(wanted) != 64:
+            raise InvalidInputError(
+                "a model from a URL needs its checksum",
+                next_step=f"Type: %llm pull {url.partition('#')[0]}#sha256=<64 digits>",
+            )
+        target = self._weights.path / name
+        fetched = target.with_suffix(".fetched")
+        target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        async with exclusive(self._weights.path / ".lock"):
+            if target.exists():
+                return
+            async for progress in download(parts._replace(fragment="").geturl(), fetched):
+                yield progress
+            if await asyncio.to_thread(sha256_of, fetched) != wanted.lower():
+                remove(fetched)
+                raise InvalidInputError(
+                    "the file's SHA-256 is not the one given; it was thrown away",
+                    next_step="Check the checksum and the URL.",
+                )
+            fetched.replace(target)
+
+    async def _describe(self, model: str, file: Path | None) -> LLMModelInfo:
+        can = {Capability.CHAT, Capability.COMPLETION, Capability.JSON_SCHEMA, Capability.MODEL_MANAGEMENT}
+        if file is None:  # the built-in model before its first use
+            return LLMModelInfo(
+                id=model,
+                name="SmolLM2 135M Instruct",
+                provider=self.name,
+                is_local=True,
+                capabilities=frozenset(can),
+                size=SIZE,
+                loaded=False,
+            )
+        header = await asyncio.to_thread(read_header, file)
+        if "tools" in header.chat_template:
+            can.add(Capability.TOOLS)
+        if "<think>" in header.chat_template:
+            can.add(Capability.THINKING)
+        declared = header.context_length
+        return LLMModelInfo(
+            id=model,
+            name=header.name,
+            provider=self.name,
+            is_local=True,
+            capabilities=frozenset(can),
+            parameters=header.parameters,
+            context_length=declared,
+            effective_context=min(self._plan.context, declared or self._plan.context),
+            quantization=header.quantization,
+            license=header.license,
+            size=header.size,
+            loaded=model == self._loaded and self.process_id is not None,
+        )
+
+    def _unknown(self, model: str) -> ModelNotFoundError:
+        return ModelNotFoundError(
+            f"there is no model {model!r}",
+            where=self.where,
+            next_step="%llm models lists what is there; a file is named by its path.",
+        )
+
+
+def _existing_path(model: str) -> Path | None:
+    path = Path(model).expanduser()
+    return path if path.suffix == ".gguf" and path.is_file() else None
