@@ -70,4 +70,6 @@ def unload_ipython_extension(shell: InteractiveShell) -> None:
 
 def _jupyter_server_extension_points() -> list[dict[str, Any]]:
     """Where jupyter_server finds the server extension."""
-    return [{"module": "llm_jupyter.server"}]
+    from llm_jupyter.server.app import LLMServerExtension
+
+    return [{"module": "llm_jupyter.server.app", "app": LLMServerExtension}]

@@ -16,7 +16,7 @@ import asyncio
 import concurrent.futures
 import threading
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Generator
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -62,7 +62,7 @@ class Portal:
 
     def batches(
         self, open_stream: Callable[[], BatchStream[T]], *, interval: float, first: int = 1
-    ) -> Iterator[list[T]]:
+    ) -> Generator[list[T], None, None]:
         """What a stream brings, gathered: a list at most every `interval` seconds, empty where nothing came.
 
         The empty lists are a heartbeat, for a caller that shows how long it has been waiting. The first `first` items
@@ -103,9 +103,9 @@ class Portal:
         with self._lock:
             loop, thread = self._loop, self._thread
             self._loop = self._thread = None
-        if loop is None or thread is None:
-            return
-        loop.call_soon_threadsafe(loop.stop)
+            if loop is None or thread is None:
+                return
+            loop.call_soon_threadsafe(loop.stop)
         if thread is not threading.current_thread():
             thread.join(CANCEL_GRACE)
 
@@ -115,9 +115,24 @@ class Portal:
         with self._lock:  # held until the job is queued, so that it stands before the stop of a `close()` meanwhile
             if self._loop is None or self._thread is None or not self._thread.is_alive():
                 self._loop = asyncio.new_event_loop()
-                self._thread = threading.Thread(target=_serve, args=(self._loop,), name=self._name, daemon=True)
+                self._thread = threading.Thread(target=self._serve, args=(self._loop,), name=self._name, daemon=True)
                 self._thread.start()
             job.start(self._loop)
+
+    def _serve(self, loop: asyncio.AbstractEventLoop) -> None:
+        asyncio.set_event_loop(loop)
+        try:
+            loop.run_forever()
+        finally:
+            with self._lock:
+                if self._loop is loop:  # it ended on its own: a task raised `SystemExit`, or stopped the loop
+                    self._loop = self._thread = None
+            if tasks := asyncio.all_tasks(loop):
+                for task in tasks:
+                    task.cancel()
+                loop.run_until_complete(asyncio.wait(tasks, timeout=CANCEL_GRACE))
+            loop.run_until_complete(loop.shutdown_asyncgens())
+            loop.close()
 
 
 class _Job(Generic[T]):
@@ -174,16 +189,3 @@ class _Job(Generic[T]):
         if not task.cancelled():
             task.exception()  # looked at here, so that an abandoned job's error is not logged as forgotten
         self._ended.set()
-
-
-def _serve(loop: asyncio.AbstractEventLoop) -> None:
-    asyncio.set_event_loop(loop)
-    try:
-        loop.run_forever()
-    finally:
-        for task in (tasks := asyncio.all_tasks(loop)):
-            task.cancel()
-        if tasks:
-            loop.run_until_complete(asyncio.wait(tasks, timeout=CANCEL_GRACE))
-        loop.run_until_complete(loop.shutdown_asyncgens())
-        loop.close()

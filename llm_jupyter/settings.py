@@ -12,6 +12,7 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 import platformdirs
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
@@ -43,9 +44,13 @@ class ProviderSettings(BaseModel):
     @field_validator("base_url")
     @classmethod
     def _an_http_url(cls, url: str | None) -> str | None:
-        if url is not None and not url.startswith(("http://", "https://")):
+        if url is None:
+            return None
+        if not url.startswith(("http://", "https://")):
             raise ValueError("must start with http:// or https://")
-        return url.rstrip("/") if url else url
+        if not _has_host(url):
+            raise ValueError("names no host, or no valid port")  # the parser's own words could quote a password
+        return url.rstrip("/")
 
     def secret(self, environment: Mapping[str, str] = os.environ) -> str | None:
         """The key itself, from `api_key_env` or `api_key`; `None` where there is none."""
@@ -76,7 +81,8 @@ class LLMSettings(BaseModel):
     @field_validator("footer", mode="before")
     @classmethod
     def _footer_as_a_word(cls, value: Any) -> Any:
-        return {True: "on", False: "off", "1": "on", "0": "off", "true": "on", "false": "off"}.get(value, value)
+        words = {"1": "on", "0": "off", "true": "on", "false": "off"}
+        return words.get(str(value).lower(), value)
 
     @property
     def file(self) -> Path:
@@ -95,9 +101,7 @@ def load_settings(
     except FileNotFoundError:
         values = {}
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigurationError(
-            f"{file} is not valid TOML: {error}", next_step="Mend that line, then try again."
-        ) from None
+        raise _no_toml(file, error) from None
     except OSError as error:
         raise ConfigurationError(f"{file} cannot be read: {error.strerror}") from None
     _merge(values, _from_environment(environment))
@@ -110,30 +114,36 @@ def load_settings(
 
 def write_default_model(file: Path, model: str) -> None:
     """Set `default_model` in the settings file; comments and all else in it stay as they are."""
-    import tomlkit  # only this one act needs it
+    import tomlkit.exceptions  # only this one act needs it
 
+    file = file.resolve()  # a link stays a link
+    temporary = file.with_name(f"{file.name}.{os.getpid()}.new")
     try:
         document = tomlkit.parse(file.read_text(encoding="utf-8")) if file.exists() else tomlkit.document()
         document["default_model"] = model
         file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        temporary = file.with_suffix(".toml.new")
+        temporary.touch(mode=0o600)  # the file may hold keys
         temporary.write_text(tomlkit.dumps(document), encoding="utf-8")
         temporary.replace(file)
+    except (tomlkit.exceptions.TOMLKitError, UnicodeDecodeError) as error:
+        raise _no_toml(file, error) from None
     except OSError as error:
         raise ConfigurationError(f"{file} cannot be written: {error.strerror}") from None
 
 
 def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
     values: dict[str, Any] = {}
-    for variable, text in environment.items():
+    for variable, text in sorted(environment.items()):
         if not variable.startswith(PREFIX):
             continue
         *folders, name = variable.removeprefix(PREFIX).lower().split("__")
-        if not folders and name not in LLMSettings.model_fields:
+        if [*folders, name][0] not in LLMSettings.model_fields:
             continue  # a variable of another part of the project, or of a newer version
         table = values
         for folder in folders:
             table = table.setdefault(folder, {})
+            if not isinstance(table, dict):
+                raise ConfigurationError(f"{variable} sets a part of {folder!r}, and another variable all of it")
         table[name] = text
     values.pop("home", None)
     return values
@@ -145,6 +155,18 @@ def _merge(below: dict[str, Any], above: Mapping[str, Any]) -> None:
             _merge(below[key], value)
         else:
             below[key] = dict(value) if isinstance(value, Mapping) else value
+
+
+def _has_host(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+
+
+def _no_toml(file: Path, error: Exception) -> ConfigurationError:
+    return ConfigurationError(f"{file} is not valid TOML: {error}", next_step="Mend that line, then try again.")
 
 
 def _explained(error: ValidationError, file: Path) -> ConfigurationError:

@@ -1,1 +1,141 @@
-"""The magics: `load` and `unload` are what `%load_ext` and `%unload_ext` call."""
+"""The magics. `load` and `unload` are what `%load_ext` and `%unload_ext` call.
+
+Loading registers them and nothing else: this module imports only what IPython has imported already, and everything that
+costs time is imported by the first magic that runs.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from IPython.core.interactiveshell import InteractiveShell
+from IPython.core.magic import Magics, line_cell_magic, magics_class, no_var_expand
+from traitlets import Enum, Float, Unicode, observe
+
+from llm_jupyter.errors import AnswerInterrupted
+from llm_jupyter.magics.args import COMPLETION, OPTIONS, help_lines
+from llm_jupyter.magics.completion import complete
+from llm_jupyter.magics.kernel import KernelServices
+from llm_jupyter.magics.transform import questions_are_prompts
+
+MAGICS = {"line": ("chat", "llm"), "cell": ("chat", "llm")}
+_ATTRIBUTE = "_llm_jupyter_magics"
+
+
+@magics_class
+class LLMMagics(Magics):
+    """`%config LLMMagics` shows and sets these; they go before the environment and the settings file."""
+
+    default_model = Unicode("", help="provider/model that answers when none is named").tag(config=True)
+    stream = Enum(("", "live", "final"), "", help="final: display an answer once, when it is whole").tag(config=True)
+    footer = Enum(("", "on", "off"), "", help="off: no line below an answer that says who answered").tag(config=True)
+    metadata = Enum(("", "stable", "full"), "", help="full: save usage and timing in the notebook too").tag(config=True)
+    timeout = Float(0.0, help="seconds to the first token; 0: as the settings say").tag(config=True)
+
+    def __init__(self, shell: InteractiveShell) -> None:
+        super().__init__(shell)
+        self.kernel = KernelServices(shell, self._overrides)
+        self.replaced: list[tuple[str, str, Callable[..., Any]]] = []
+
+    @no_var_expand
+    @line_cell_magic
+    def chat(self, line: str, cell: str | None = None) -> None:
+        from llm_jupyter.magics.chat import chat
+
+        self._run(chat, line, cell)
+
+    @no_var_expand
+    @line_cell_magic
+    def llm(self, line: str, cell: str | None = None) -> None:
+        if cell is None:
+            from llm_jupyter.magics.llm import llm
+
+            self._run(llm, line)
+        else:
+            from llm_jupyter.magics.chat import llm_cell
+
+            self._run(llm_cell, line, cell)
+
+    chat.__doc__ = f"""Ask a language model; the conversation goes on from cell to cell.
+
+    %chat [OPTIONS] your question
+    %%chat [OPTIONS]
+    the prompt, of any length
+
+Everything after the leading options is the prompt, to the letter. A cell that runs again replaces its
+turn. Interrupt the kernel to stop an answer: what has arrived is kept.
+
+Options:
+{help_lines(OPTIONS)}
+"""
+    llm.__doc__ = f"""%llm shows what runs and which model answers; %%llm asks one question with no memory.
+
+    %llm [COMMAND ...]        %llm help lists the commands
+    %%llm [OPTIONS]
+    the prompt, of any length
+
+Options of %%llm:
+{help_lines((*OPTIONS, COMPLETION))}
+"""
+
+    def _run(self, action: Callable[..., None], *arguments: Any) -> None:
+        try:
+            action(self.kernel, *arguments)
+        except KeyboardInterrupt:
+            # Escaping, it would be shown as a stack trace that takes IPython seconds to draw.
+            raise AnswerInterrupted("stopped") from None
+
+    def _overrides(self) -> dict[str, Any]:
+        names = ("default_model", "stream", "footer", "metadata", "timeout")
+        return {name: value for name in names if (value := getattr(self, name))}
+
+    @observe("default_model")
+    def _default_changed(self, _: Any) -> None:
+        if hasattr(self, "kernel"):
+            self.kernel.default_model_changed(self.default_model)
+
+
+def load(shell: InteractiveShell) -> None:
+    """Register the magics. A magic of that name from elsewhere is put aside with a word, and comes back at `unload`."""
+    if getattr(shell, _ATTRIBUTE, None) is not None:
+        return
+    magics = LLMMagics(shell)
+    registered = shell.magics_manager.magics
+    for kind, names in MAGICS.items():
+        for name in names:
+            if (other := registered[kind].get(name)) is not None:
+                magics.replaced.append((kind, name, other))
+                sign = "%" if kind == "line" else "%%"
+                owner = getattr(getattr(other, "__self__", other), "__module__", "elsewhere")
+                sys.stdout.write(
+                    f"{sign}{name} of {owner} gives way to llm_jupyter's; %unload_ext llm_jupyter brings it back.\n"
+                )
+    shell.register_magics(magics)
+    shell.input_transformers_cleanup.append(questions_are_prompts)
+    if shell.Completer is not None:
+        shell.Completer.custom_matchers.append(complete)
+    setattr(shell, _ATTRIBUTE, magics)
+
+
+def unload(shell: InteractiveShell) -> None:
+    """Take the magics away again, bring back what they replaced, and stop what was started."""
+    magics: LLMMagics | None = getattr(shell, _ATTRIBUTE, None)
+    if magics is None:
+        return
+    registered = shell.magics_manager.magics
+    for kind, names in MAGICS.items():
+        for name in names:
+            registered[kind].pop(name, None)
+    for kind, name, other in magics.replaced:
+        registered[kind][name] = other
+    if questions_are_prompts in shell.input_transformers_cleanup:
+        shell.input_transformers_cleanup.remove(questions_are_prompts)
+    if shell.Completer is not None and complete in shell.Completer.custom_matchers:
+        shell.Completer.custom_matchers.remove(complete)
+    configurables: list[Any] = shell.configurables  # the stubs say that it holds shells
+    if magics in configurables:
+        configurables.remove(magics)
+    delattr(shell, _ATTRIBUTE)
+    magics.kernel.close()

@@ -10,8 +10,9 @@ import os
 import shutil
 import ssl
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import unquote, urlsplit
 
 import aiohttp
@@ -20,6 +21,8 @@ from filelock import FileLock, Timeout
 from llm_jupyter.errors import DiskFullError, LLMConnectionError, LLMError, ResourceError
 from llm_jupyter.providers._http import RETRY, is_loopback, without_secrets
 from llm_jupyter.types import PullProgress
+
+T = TypeVar("T")
 
 BLOCK = 1 << 20
 LOCK_POLL = 0.2
@@ -50,7 +53,17 @@ async def exclusive(file: Path) -> AsyncIterator[None]:
         lock.release()
 
 
-async def download(url: str, target: Path, *, ca_file: str | None = None) -> AsyncIterator[PullProgress]:
+async def uninterrupted(work: Callable[..., T], *arguments: object) -> T:
+    """Work in a thread that is over when this returns, even if this is cancelled: a lock held meanwhile stays true."""
+    task = asyncio.ensure_future(asyncio.to_thread(work, *arguments))
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        raise
+
+
+async def download(url: str, target: Path, *, ca_file: str | None = None) -> AsyncGenerator[PullProgress, None]:
     """Fetch `url` into `target`, going on where an earlier call was stopped.
 
     What has arrived stands in `target` with `.part` at its end. Raises `LLMConnectionError`, or `DiskFullError` before
@@ -58,19 +71,20 @@ async def download(url: str, target: Path, *, ca_file: str | None = None) -> Asy
     """
     parts = urlsplit(url)
     part = target.with_name(target.name + ".part")
-    with _disk_errors(target.parent):
+    with disk_errors(target.parent):
         target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     if parts.scheme == "file":
-        with _disk_errors(target.parent):
+        with disk_errors(target.parent):
             await asyncio.to_thread(shutil.copyfile, unquote(parts.path), part)
     else:
-        async for progress in _fetch(url, part, ca_file):
-            yield progress
-    with _disk_errors(target.parent):
+        async with contextlib.aclosing(_fetch(url, part, ca_file)) as arriving:
+            async for progress in arriving:
+                yield progress
+    with disk_errors(target.parent):
         part.replace(target)
 
 
-async def _fetch(url: str, part: Path, ca_file: str | None) -> AsyncIterator[PullProgress]:
+async def _fetch(url: str, part: Path, ca_file: str | None) -> AsyncGenerator[PullProgress, None]:
     where = without_secrets(url)
     context: ssl.SSLContext | bool = ssl.create_default_context(cafile=ca_file) if ca_file else True
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=IDLE_TIMEOUT)
@@ -90,7 +104,7 @@ async def _fetch(url: str, part: Path, ca_file: str | None) -> AsyncIterator[Pul
             total = done + response.content_length if response.content_length is not None else None
             require_room(part.parent, (total or 0) - done)
             reported = 0.0
-            with _disk_errors(part.parent), part.open("ab" if done else "wb") as file:
+            with disk_errors(part.parent), part.open("ab" if done else "wb") as file:
                 async for block in response.content.iter_chunked(BLOCK):
                     file.write(block)
                     done += len(block)
@@ -138,7 +152,8 @@ def disk_error(error: OSError, folder: Path) -> LLMError:
 
 
 @contextlib.contextmanager
-def _disk_errors(folder: Path) -> Iterator[None]:
+def disk_errors(folder: Path) -> Iterator[None]:
+    """What the system says about a folder, raised as ours."""
     try:
         yield
     except (aiohttp.ClientError, TimeoutError):

@@ -19,11 +19,14 @@ from llm_jupyter.errors import (
     ServerError,
 )
 
-# The words of servers that give the counts only in prose: OpenAI and vLLM, then llama.cpp.
-_CONTEXT_WORDS = re.compile(
-    r"maximum context length is (?P<limit>\d+) tokens.*?(?P<used>\d+) (?:tokens|input tokens|in the messages)"
-    r"|request \((?P<used2>\d+) tokens\) exceeds the available context size \((?P<limit2>\d+) tokens\)",
-    re.DOTALL,
+UNDECODABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises for bytes that are no JSON, of the wrong shape, no UTF-8, or nested without end."""
+
+# Servers that give the counts only in prose: OpenAI, vLLM (four wordings), llama.cpp, LM Studio.
+_LIMIT = re.compile(r"context (?:length (?:is|of)(?: only)? |size \()(\d+)")
+_USED = re.compile(
+    r"(\d+) (?:in the messages|in your prompt|(?:of text )?input)"
+    r"|(?:resulted in|request \(|keep the first) ?(\d+) tokens"
 )
 
 
@@ -40,7 +43,7 @@ def error_from_fields(
     kind = f"{fields.get('type', '')} {fields.get('code', '')}".lower()
     words = message.lower()
     said = f": {message}" if message else ""
-    if "context" in kind or "exceeds the available context" in words or "maximum context length" in words:
+    if "context" in kind or _LIMIT.search(words):
         return _context_exceeded(status, fields, message, where)
     if status in (401, 403) or "authentication" in kind:
         return AuthenticationError(
@@ -59,8 +62,14 @@ def error_from_fields(
             "the server is still loading the model", where=where, next_step="Ask again in a moment."
         )
     if status == 429:
-        wait = f" It asks to wait {retry_after:g} s." if retry_after else ""
-        return RateLimitedError(f"too many requests{said}.{wait}", where=where, status=status, retry_after=retry_after)
+        wait = f"in {retry_after:g} s" if retry_after else "in a moment"
+        return RateLimitedError(
+            f"too many requests{said}",
+            where=where,
+            status=status,
+            retry_after=retry_after,
+            next_step=f"Ask again {wait}.",
+        )
     if status >= 500 or status == 200:
         return ServerError(
             f"the server failed{said}" if status == 200 else f"the server failed (HTTP {status}){said}",
@@ -80,25 +89,34 @@ def error_from_fields(
 def _context_exceeded(status: int, fields: Mapping[str, Any], message: str, where: str) -> ContextExceededError:
     used, limit = fields.get("n_prompt_tokens"), fields.get("n_ctx")
     if not isinstance(used, int) or not isinstance(limit, int):
-        found = _CONTEXT_WORDS.search(message)
-        used = int(found["used"] or found["used2"]) if found else None
-        limit = int(found["limit"] or found["limit2"]) if found else None
-    counts = f"{used} tokens do not fit into its window of {limit}" if used and limit else message
+        used, limit = _number(_USED.search(message)), _number(_LIMIT.search(message))
+    if not (used and limit):
+        what, next_step = f"the prompt is too long for the model: {message}", "Shorten it"
+    elif used > limit:
+        what = f"the prompt is too long for the model: {used} tokens do not fit into its window of {limit}"
+        next_step = "Shorten it"
+    else:
+        what = f"no room is left for the answer: the prompt takes {used} of {limit} tokens, and more were asked for"
+        next_step = "Ask for less with --max-tokens, shorten the prompt"
     return ContextExceededError(
-        f"the prompt is too long for the model: {counts}",
+        what,
         where=where,
         status=status,
         prompt_tokens=used,
         context_length=limit,
-        next_step="Shorten it, or start a fresh conversation: %llm reset.",
+        next_step=f"{next_step}, or leave out the conversation so far: --no-history.",
     )
+
+
+def _number(found: re.Match[str] | None) -> int | None:
+    return int(found[found.lastindex or 0]) if found else None
 
 
 def _error_fields(raw: bytes) -> tuple[Mapping[str, Any], str]:
     """The error object of a body, and its message; bodies come as objects, as strings, as text and as HTML."""
     try:
         body = msgspec.json.decode(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except UNDECODABLE:
         return {}, excerpt(raw)
     return error_object(body.get("error", body) if isinstance(body, dict) else body)
 
@@ -107,13 +125,18 @@ def error_object(error: Any) -> tuple[Mapping[str, Any], str]:
     """An `error` field as a mapping and its message, cut at 200 characters."""
     if isinstance(error, dict):
         message = error.get("message") or error.get("detail") or error.get("error") or ""
-        return error, " ".join(str(message).split())[:200]
-    return {}, " ".join(str(error).split())[:200]
+        return error, one_line(str(message))
+    return {}, one_line(str(error))
 
 
 def excerpt(raw: bytes) -> str:
     """The first 200 characters of a body, on one line."""
-    return " ".join(raw[:1000].decode("utf-8", "replace").split())[:200]
+    return one_line(raw[:1000].decode("utf-8", "replace"))
+
+
+def one_line(text: str) -> str:
+    """At most 200 characters, with nothing in them that moves a terminal's cursor."""
+    return "".join(c if c.isprintable() else " " for c in " ".join(text[:1000].split())[:200])
 
 
 def _seconds(retry_after: str | None) -> float | None:

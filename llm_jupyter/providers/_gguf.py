@@ -9,7 +9,6 @@ import functools
 import math
 import mmap
 import struct
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,9 @@ from llm_jupyter.errors import ModelLoadError
 
 _SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
 _STRING, _ARRAY = 8, 9
+
+MOST_TENSORS, MOST_PAIRS, MOST_DIMENSIONS = 1 << 20, 1 << 16, 4
+"""Beyond what any model has (the last is ggml's own limit): a damaged count is noticed before it is counted up to."""
 
 # general.file_type of the specification, for those in use.
 _FILE_TYPES = {
@@ -96,16 +98,17 @@ class _Cursor:
         inner, count = self.take("<I"), self.take("<Q")
         if count > len(self.data):
             raise ValueError("an array goes beyond the end")
-        if inner in (_STRING, _ARRAY):
-            skip: Callable[[], Any] = self._skip_text if inner == _STRING else functools.partial(self.value, _ARRAY)
+        if inner == _STRING:
             for _ in range(count):
-                skip()
-        else:
+                self._skip_text()
+        else:  # arrays of arrays are refused: llama.cpp does not read them either
             self.at += struct.calcsize(_form(inner)) * count
         return None  # no array is of use here
 
     def _skip_text(self) -> None:
         self.at += 8 + int.from_bytes(self.data[self.at : self.at + 8], "little")
+        if self.at > len(self.data):
+            raise ValueError("a string goes beyond the end")
 
 
 def _form(kind: int) -> str:
@@ -119,6 +122,8 @@ def _parse(cursor: _Cursor, path: Path, size: int) -> GGUFHeader:
     if version not in (2, 3):
         raise ModelLoadError(f"{path} is a GGUF file of version {version}, which is not known here")
     tensors, pairs = cursor.take("<Q"), cursor.take("<Q")
+    if tensors > MOST_TENSORS or pairs > MOST_PAIRS:
+        raise ValueError(f"{tensors} tensors and {pairs} facts are more than any model has")
     facts: dict[str, Any] = {}
     for _ in range(pairs):
         key = cursor.text()
@@ -126,7 +131,10 @@ def _parse(cursor: _Cursor, path: Path, size: int) -> GGUFHeader:
     parameters, last_offset = 0, 0
     for _ in range(tensors):
         cursor.text()
-        shape = [cursor.take("<Q") for _ in range(cursor.take("<I"))]
+        dimensions = cursor.take("<I")
+        if dimensions > MOST_DIMENSIONS:
+            raise ValueError(f"a tensor has {dimensions} dimensions")
+        shape = [cursor.take("<Q") for _ in range(dimensions)]
         cursor.take("<I")
         last_offset = max(last_offset, cursor.take("<Q"))
         parameters += math.prod(shape)
@@ -139,19 +147,23 @@ def _parse(cursor: _Cursor, path: Path, size: int) -> GGUFHeader:
 def _described(path: Path, size: int, architecture: str, parameters: int, facts: dict[str, Any]) -> GGUFHeader:
     def number(key: str) -> int | None:
         value = facts.get(f"{architecture}.{key}")
-        return value if isinstance(value, int) else None
+        return value if isinstance(value, int) and value > 0 else None
+
+    def words(key: str) -> str | None:
+        value = facts.get(key)
+        return value if isinstance(value, str) and value else None
 
     width, heads = number("embedding_length") or 0, number("attention.head_count") or 1
     return GGUFHeader(
         path=path,
         size=size,
-        name=str(facts.get("general.name") or path.stem),
+        name=words("general.name") or path.stem,
         architecture=architecture,
         parameters=parameters,
         context_length=number("context_length"),
         quantization=_FILE_TYPES.get(facts.get("general.file_type", -1)),
-        license=facts.get("general.license"),
-        chat_template=str(facts.get("tokenizer.chat_template") or ""),
+        license=words("general.license"),
+        chat_template=words("tokenizer.chat_template") or "",
         layers=number("block_count") or 0,
         key_value_width=width // heads * (number("attention.head_count_kv") or heads),
     )

@@ -9,29 +9,28 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import time
-from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import aiohttp
 import msgspec
 
 from llm_jupyter.errors import (
-    FirstTokenTimeoutError,
     LLMConnectionError,
     LLMError,
     MalformedResponseError,
     RequestError,
     ResponseLimitError,
-    StreamStalledError,
-    StreamTruncatedError,
 )
-from llm_jupyter.providers._errors import error_from_reply, excerpt
+from llm_jupyter.providers._errors import UNDECODABLE, error_from_reply, excerpt, one_line
+from llm_jupyter.providers._stream import FOREIGN, Decoder, no_first_token, not_a_stream
+from llm_jupyter.providers._stream import RETRY as RETRY
+from llm_jupyter.providers._stream import MessageStream as MessageStream
+from llm_jupyter.providers._stream import StreamLimits as StreamLimits
 from llm_jupyter.providers.base import Pace
 
 T = TypeVar("T")
 
-RETRY = "Ask again, or look at the server's own log."
 START_OR_SWITCH = "Start that server, or choose another model: %llm models, then %llm use MODEL."
 
 BODY_LIMIT = 64 * 1024 * 1024
@@ -47,39 +46,27 @@ CONNECT_TIMEOUT = 10.0
 """Seconds until a connection stands."""
 
 
-@dataclass(frozen=True, slots=True)
-class StreamLimits:
-    """Seconds to the first token, and without any complete line thereafter."""
-
-    first_token: float = 300.0
-    idle: float = 60.0
-
-
-class Decoder(Protocol):
-    """Blocks in, complete messages out."""
-
-    def feed(self, block: bytes) -> list[bytes]: ...
-
-    def finish(self) -> list[bytes]: ...
-
-
 def is_loopback(url: str) -> bool:
     """Whether a URL's host is this machine by its own name or number."""
-    host = (urlsplit(url).hostname or "").lower()
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
     try:
+        host = (urlsplit(url).hostname or "").lower()
+        if host == "localhost" or host.endswith(".localhost"):
+            return True
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
 
 
 def without_secrets(url: str) -> str:
-    """The URL with neither credentials nor query."""
-    parts = urlsplit(url)
-    host = f"[{parts.hostname}]" if parts.hostname and ":" in parts.hostname else parts.hostname or ""
-    port = f":{parts.port}" if parts.port else ""
-    return f"{parts.scheme}://{host}{port}{parts.path}"
+    """The URL with neither credentials nor query; of what is no URL nothing is shown."""
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, f":{parts.port}" if parts.port else ""
+    except ValueError:
+        host = None
+    if not host:
+        return "an invalid URL"
+    return f"{parts.scheme}://{f'[{host}]' if ':' in host else host}{port}{parts.path}"
 
 
 class HttpClient:
@@ -109,16 +96,16 @@ class HttpClient:
                 self._open().request(method, self._url(path), data=_encoded(body), allow_redirects=False) as response,
             ):
                 raw = await _whole_body(response, self.where)
-        except TimeoutError:
-            raise LLMConnectionError(
-                f"the server did not answer within {timeout:g} s", where=self.where, next_step=RETRY
-            ) from None
-        except (aiohttp.ClientError, OSError, ValueError) as error:
+        except FOREIGN as error:
+            if isinstance(error, TimeoutError) and not isinstance(error, aiohttp.ClientError):
+                raise LLMConnectionError(
+                    f"the server did not answer within {timeout:g} s", where=self.where, next_step=RETRY
+                ) from None
             raise self._unreachable(error) from None
         self._check(response, raw)
         try:
             return msgspec.json.decode(raw, type=reply)
-        except msgspec.DecodeError as error:
+        except UNDECODABLE as error:
             raise MalformedResponseError(
                 f"the reply of {path} is not what was expected: {error}: {excerpt(raw)}", where=self.where
             ) from None
@@ -135,14 +122,14 @@ class HttpClient:
                 if response.status != 200 or not _has_type(response, content_type):
                     raw = await _whole_body(response, self.where)
                     self._check(response, raw)
-                    raise _not_a_stream(response, raw, self.where)
-        except TimeoutError:
-            raise _no_first_token(limits, self.where) from None
-        except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise self._unreachable(error) from None
-        except BaseException:
+                    raise not_a_stream(response, raw, self.where)
+        except BaseException as error:
             if response is not None:
                 response.close()
+            if isinstance(error, TimeoutError) and not isinstance(error, aiohttp.ClientError):
+                raise no_first_token(limits, self.where) from None
+            if isinstance(error, FOREIGN):
+                raise self._unreachable(error) from None
             raise
         return MessageStream(response, decoder, where=self.where, limits=limits, pace=pace, started=started)
 
@@ -176,8 +163,11 @@ class HttpClient:
 
     def _check(self, response: aiohttp.ClientResponse, raw: bytes) -> None:
         if 300 <= response.status < 400:
+            target = response.headers.get("Location", "")
+            if target.startswith("/") and not target.startswith("//"):
+                target = f"{response.url.origin()}{target}"
             raise RequestError(
-                f"the server redirects to {without_secrets(response.headers.get('Location', ''))}, which is not followed",
+                f"the server redirects to {without_secrets(target)[:100]}, which is not followed",
                 where=self.where,
                 status=response.status,
                 next_step="Set base_url to the address that it redirects to.",
@@ -195,10 +185,16 @@ class HttpClient:
             return LLMConnectionError(
                 "the address is no valid URL", where=self.where, next_step="Set base_url to http://HOST:PORT/v1."
             )
+        if isinstance(error, aiohttp.ServerTimeoutError):
+            return LLMConnectionError(
+                f"no connection within {CONNECT_TIMEOUT:g} s", where=self.where, next_step=START_OR_SWITCH
+            )
         if isinstance(error, aiohttp.ClientResponseError):
-            return MalformedResponseError(f"what answers is no HTTP server: {error.message[:200]}", where=self.where)
+            return MalformedResponseError(
+                f"what answers does not speak HTTP: {one_line(error.message)}", where=self.where
+            )
         if isinstance(error, aiohttp.ClientConnectorCertificateError | aiohttp.ClientSSLError):
-            return LLMConnectionError(f"the secure connection failed: {str(error)[:200]}", where=self.where)
+            return LLMConnectionError(f"the secure connection failed: {one_line(str(error))}", where=self.where)
         if isinstance(error, aiohttp.ClientConnectorError):
             return LLMConnectionError(
                 f"nothing answers: {_plain(error.os_error)}", where=self.where, next_step=START_OR_SWITCH
@@ -207,100 +203,9 @@ class HttpClient:
             error, aiohttp.ServerDisconnectedError | aiohttp.ClientOSError | aiohttp.ClientPayloadError | OSError
         ):
             return LLMConnectionError("the server hung up before it answered", where=self.where, next_step=RETRY)
-        return LLMConnectionError(f"the request failed: {str(error)[:200] or type(error).__name__}", where=self.where)
-
-
-class MessageStream:
-    """One streaming reply, as the complete messages in it."""
-
-    def __init__(
-        self,
-        response: aiohttp.ClientResponse,
-        decoder: Decoder,
-        *,
-        where: str,
-        limits: StreamLimits,
-        pace: Pace,
-        started: float,
-    ) -> None:
-        self._response = response
-        self._decoder = decoder
-        self._where = where
-        self._pace = pace
-        self._ended = False
-        self._limits = limits
-        self._has_first_token = False
-        self._progress = started
-        self._expired = False
-        self._loop = asyncio.get_running_loop()
-        self._watchdog = self._loop.call_later(self._patience(), self._watch)
-
-    def first_token_seen(self) -> None:
-        """From now on the idle limit counts, and the reader's pace."""
-        self._has_first_token = True
-
-    async def read(self) -> list[bytes]:
-        """The messages that have arrived, at least one; an empty list at the end."""
-        while not self._ended:
-            if self._has_first_token and self._pace.interval:
-                await self._rest()
-            block = await self._read_block()
-            if block:
-                messages = self._decoder.feed(block)
-            else:
-                self._ended = True
-                messages = self._decoder.finish()
-            if messages or b"\n" in block:
-                self._progress = time.monotonic()
-            if messages:
-                return messages
-        return []
-
-    def close(self) -> None:
-        """Close the socket, at once. Idempotent."""
-        self._ended = True
-        self._watchdog.cancel()
-        self._response.close()
-
-    async def _read_block(self) -> bytes:
-        try:
-            return await self._response.content.readany()
-        except (aiohttp.ClientError, OSError, ValueError) as error:
-            if not self._expired:
-                raise StreamTruncatedError(
-                    "the connection broke off in the middle of the answer", where=self._where, next_step=RETRY
-                ) from error
-        if not self._has_first_token:
-            raise _no_first_token(self._limits, self._where)
-        raise StreamStalledError(
-            f"the answer stopped: nothing complete arrived for {self._limits.idle:g} s",
-            where=self._where,
-            next_step=RETRY,
+        return LLMConnectionError(
+            f"the request failed: {one_line(str(error)) or type(error).__name__}", where=self.where
         )
-
-    async def _rest(self) -> None:
-        """Leave the socket unread for a moment: one wake-up then brings many tokens."""
-        connection = self._response.connection
-        if connection is None or (transport := connection.transport) is None:
-            return  # all has been received
-        transport.pause_reading()
-        try:
-            await asyncio.sleep(self._pace.interval)
-        finally:
-            if not transport.is_closing():
-                transport.resume_reading()
-
-    def _patience(self) -> float:
-        return self._limits.idle if self._has_first_token else self._limits.first_token
-
-    def _watch(self) -> None:
-        """One timer for the whole stream, instead of one for each read."""
-        left = self._progress + self._patience() - time.monotonic()
-        if left > 0:
-            self._watchdog = self._loop.call_later(min(left, self._limits.idle), self._watch)
-            return
-        self._expired = True
-        self._response.close()
 
 
 def _encoded(body: Any) -> bytes | None:
@@ -329,27 +234,8 @@ async def _whole_body(response: aiohttp.ClientResponse, where: str) -> bytes:
     return b"".join(pieces)
 
 
-def _not_a_stream(response: aiohttp.ClientResponse, raw: bytes, where: str) -> LLMError:
-    kind = response.headers.get("Content-Type", "unknown type")[:60]
-    if raw.lstrip().startswith(b"{") and b'"error"' in raw:
-        return error_from_reply(500, raw, response.headers, where)
-    return MalformedResponseError(
-        f"the server sent {kind} instead of a stream: {excerpt(raw)}",
-        where=where,
-        next_step="Is base_url right? It usually ends in /v1.",
-    )
-
-
-def _no_first_token(limits: StreamLimits, where: str) -> FirstTokenTimeoutError:
-    return FirstTokenTimeoutError(
-        f"no first token within {limits.first_token:g} s",
-        where=where,
-        next_step="A model that loads slowly may need --timeout with more seconds.",
-    )
-
-
 def _plain(error: OSError) -> str:
     """The system's words for an error, without Python's decoration."""
     if isinstance(error, ConnectionRefusedError):
         return "the connection was refused"
-    return (error.strerror or str(error) or type(error).__name__)[:200]
+    return one_line(error.strerror or str(error) or type(error).__name__)

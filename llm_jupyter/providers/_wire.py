@@ -54,9 +54,9 @@ class LineDecoder:
 class SSEDecoder:
     """The `data` of server-sent events (WHATWG HTML, 9.2.6), as each event's bytes.
 
-    Comments, ids, retry times and event names are passed over: no provider here needs them. Several `data` lines of one
-    event are joined with a line feed. At the end of the stream an event without its blank line counts as complete,
-    since servers leave it out; JSON that was cut is caught by the parser.
+    Comments, ids, retry times, event names and events with empty data are passed over: no provider here needs them.
+    Several `data` lines of one event are joined with a line feed. At the end of the stream an event without its blank
+    line counts as complete, since servers leave it out; one that was cut is recognized by the reader of the stream.
     """
 
     def __init__(self, limit: int = LINE_LIMIT) -> None:
@@ -86,7 +86,9 @@ class SSEDecoder:
                 elif line == b"data":
                     data.append(b"")
             elif data:
-                events.append(data[0] if len(data) == 1 else b"\n".join(data))
+                event = data[0] if len(data) == 1 else b"\n".join(data)
+                if event:
+                    events.append(event)
                 data.clear()
                 self._data_size = 0
         return events

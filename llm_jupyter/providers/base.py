@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import ClassVar, NoReturn, Self
 
 from llm_jupyter.errors import LLMError, ResponseError, UnsupportedOperationError
-from llm_jupyter.events import Event
+from llm_jupyter.events import ConnectionStateChanged, Event
 from llm_jupyter.types import (
     Chunk,
     FinishReason,
@@ -228,6 +228,9 @@ class LLMProvider(ABC):
             self._enter(ProviderState.FAILED, error.what)
         return self._status()
 
+    async def prepare(self, model: str) -> None:  # noqa: B027 - no abstract method: most servers need nothing
+        """Whatever must be done before a request for this model can be sent. Servers that others run need nothing."""
+
     # -- models
 
     @abstractmethod
@@ -293,9 +296,10 @@ class LLMProvider(ABC):
         self._latency = time.perf_counter() - started
 
     def _enter(self, state: ProviderState, reason: str = "") -> None:
-        if state is not self._state:
+        old, self._reason = self._state, reason
+        if state is not old:
             self._state, self._since = state, time.time()
-        self._reason = reason
+            self.publish(ConnectionStateChanged(provider=self.name, old=old, new=state, reason=reason))
 
     def _status(self, base_url: str | None = None) -> LLMProviderStatus:
         return LLMProviderStatus(

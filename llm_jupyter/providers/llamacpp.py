@@ -11,11 +11,10 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import ClassVar
-from urllib.parse import unquote, urlsplit
 
 import msgspec
 
-from llm_jupyter.errors import InvalidInputError, LLMError, ModelNotFoundError, UnsupportedOperationError
+from llm_jupyter.errors import LLMError, ModelNotFoundError, UnsupportedOperationError
 from llm_jupyter.events import (
     HostStarted,
     HostStopped,
@@ -26,7 +25,7 @@ from llm_jupyter.events import (
     ModelPulling,
     ModelUnloaded,
 )
-from llm_jupyter.providers._download import disk_error, download, exclusive, remove, sha256_of
+from llm_jupyter.providers._download import disk_error, remove
 from llm_jupyter.providers._gguf import read_header
 from llm_jupyter.providers._http import HttpClient
 from llm_jupyter.providers._llama_process import LaunchPlan, LlamaProcess
@@ -109,6 +108,10 @@ class LlamaCppProvider(OpenAICompatibleProvider):
         await super().disconnect()
         self._enter(ProviderState.DISCONNECTED)
 
+    async def prepare(self, model: str) -> None:
+        """Fetch the weights if they are missing, start llama.cpp if it does not run, load the model."""
+        await self._ready(model)
+
     # -- models
 
     async def get_available_models(self) -> list[LLMModelInfo]:
@@ -130,7 +133,7 @@ class LlamaCppProvider(OpenAICompatibleProvider):
         if not self._embedded:
             self._unsupported("fetch models")
         folder = str(self._weights.path)
-        source = self._weights.fetch() if model == MODEL_ID else self._from_url(model)
+        source = self._weights.fetch() if model == MODEL_ID else self._weights.fetch_from(model)
         async for progress in source:
             self.publish(
                 ModelPulling(
@@ -247,43 +250,16 @@ class LlamaCppProvider(OpenAICompatibleProvider):
 
     async def _file(self, model: str) -> Path:
         if model == MODEL_ID:
-            file = self._weights.verified()
+            file = await asyncio.to_thread(self._weights.verified)
             if file is None:
                 async for _ in self.pull_model(MODEL_ID):
                     pass
-                file = self._weights.verified()
+                file = await asyncio.to_thread(self._weights.verified)
         else:
             file = self._weights.files().get(model) or _existing_path(model)
         if file is None:
             raise self._unknown(model)
         return file
-
-    async def _from_url(self, url: str) -> AsyncIterator[PullProgress]:
-        parts = urlsplit(url)
-        name = Path(unquote(parts.path)).name
-        kind, _, wanted = parts.fragment.partition("=")
-        if parts.scheme not in ("http", "https") or not name.endswith(".gguf"):
-            raise InvalidInputError(f"{url[:120]!r} is neither {MODEL_ID!r} nor the URL of a .gguf file")
-        if kind != "sha256" or len(wanted) != 64:
-            raise InvalidInputError(
-                "a model from a URL needs its checksum",
-                next_step=f"Type: %llm pull {url.partition('#')[0]}#sha256=<64 digits>",
-            )
-        target = self._weights.path / name
-        fetched = target.with_suffix(".fetched")
-        target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        async with exclusive(self._weights.path / ".lock"):
-            if target.exists():
-                return
-            async for progress in download(parts._replace(fragment="").geturl(), fetched):
-                yield progress
-            if await asyncio.to_thread(sha256_of, fetched) != wanted.lower():
-                remove(fetched)
-                raise InvalidInputError(
-                    "the file's SHA-256 is not the one given; it was thrown away",
-                    next_step="Check the checksum and the URL.",
-                )
-            fetched.replace(target)
 
     async def _describe(self, model: str, file: Path | None) -> LLMModelInfo:
         can = {Capability.CHAT, Capability.COMPLETION, Capability.JSON_SCHEMA, Capability.MODEL_MANAGEMENT}
@@ -327,5 +303,8 @@ class LlamaCppProvider(OpenAICompatibleProvider):
 
 
 def _existing_path(model: str) -> Path | None:
-    path = Path(model).expanduser()
-    return path if path.suffix == ".gguf" and path.is_file() else None
+    try:
+        path = Path(model).expanduser()
+        return path if path.suffix == ".gguf" and path.is_file() else None
+    except (OSError, RuntimeError, ValueError):  # too long a name, nobody's home folder, a zero byte
+        return None

@@ -1,0 +1,169 @@
+"""The options of the chat magics: one table that is parser, help text and completion at once.
+
+Only leading options are parsed. From the first word that is none, everything is the prompt, to the letter: apostrophes,
+backslashes, braces, `$x`, `?`. That is why neither argparse nor shlex is used: both would read the prompt.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from llm_jupyter.errors import InvalidInputError
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One option. `convert` reads its value and is `None` for a switch; a `repeated` one gathers a list."""
+
+    flags: tuple[str, ...]
+    name: str
+    help: str
+    convert: Callable[[str], Any] | None = None
+    metavar: str = ""
+    repeated: bool = False
+    constant: Any = True
+
+
+def _number(kind: type[int] | type[float], low: float, high: float = float("inf")) -> Callable[[str], Any]:
+    def convert(text: str) -> Any:
+        value = kind(text)
+        if not low <= value <= high:
+            raise ValueError(
+                f"it must be {low:g} or more" if high == float("inf") else f"it must be {low:g} to {high:g}"
+            )
+        return value
+
+    return convert
+
+
+def _positive(text: str) -> float:
+    if (value := float(text)) <= 0:
+        raise ValueError("it must be more than 0")
+    return value
+
+
+def _variable(text: str) -> str:
+    if not text.isidentifier():
+        raise ValueError("it must be the name of a variable")
+    return text
+
+
+def _stop(text: str) -> str:
+    return text.replace("\\n", "\n").replace("\\t", "\t")
+
+
+def _pair(text: str) -> tuple[str, Any]:
+    key, equals, value = text.partition("=")
+    if not key or not equals:
+        raise ValueError("write key=value")
+    try:
+        return key, json.loads(value)
+    except ValueError:
+        return key, value
+
+
+MODEL = Option(
+    ("-m", "--model"), "model", "who answers this one question: provider/model, a model, or a GGUF file", str, "MODEL"
+)
+OPTIONS: tuple[Option, ...] = (
+    MODEL,
+    Option(("--system",), "system", "instructions for the model, from this turn on (quote them)", str, "TEXT"),
+    Option(
+        ("-t", "--temperature"),
+        "temperature",
+        "0 for the likeliest words, more for more variety",
+        _number(float, 0, 10),
+        "NUMBER",
+    ),
+    Option(("--max-tokens",), "max_tokens", "the longest answer, in tokens", _number(int, 1), "N"),
+    Option(
+        ("--top-p",), "top_p", "draw from the likeliest words that make up this share", _number(float, 0, 1), "NUMBER"
+    ),
+    Option(("--seed",), "seed", "the same seed and options give the same answer again", int, "N"),
+    Option(
+        ("--stop",), "stop", "end the answer before this text; can be given several times", _stop, "TEXT", repeated=True
+    ),
+    Option(
+        ("--option",),
+        "option",
+        "any other field of the request; can be given several times",
+        _pair,
+        "KEY=VALUE",
+        repeated=True,
+    ),
+    Option(("--think",), "think", "let the model think first, where it can"),
+    Option(("--no-think",), "think", "answer without thinking, where the model can leave it", constant=False),
+    Option(("--timeout",), "timeout", "seconds to wait for the first token", _positive, "SECONDS"),
+    Option(("-o", "--output"), "output", "keep the answer as an LLMResponse in this variable", _variable, "NAME"),
+    Option(("-q", "--quiet"), "quiet", "show nothing; for use with -o"),
+    Option(("--no-history",), "no_history", "neither see nor join the conversation"),
+)
+COMPLETION = Option(("--completion",), "completion", "continue the text as it stands, without chat roles")
+
+_FLAG = re.compile(r"(--?[A-Za-z][\w-]*)(?==|\s|$)")
+_VALUE = re.compile(r"\"((?:[^\"\\]|\\.)*)\"(?=\s|$)|'((?:[^'\\]|\\.)*)'(?=\s|$)|(\S+)")
+
+
+def parse(line: str, options: Sequence[Option], magic: str) -> tuple[dict[str, Any], str]:
+    """The leading options of a line by name, and the rest of it to the letter. Raises `InvalidInputError`."""
+    by_flag = {flag: option for option in options for flag in option.flags}
+    values: dict[str, Any] = {}
+    rest = line.lstrip()
+    while found := _FLAG.match(rest):
+        flag = found[1]
+        if flag not in by_flag:
+            raise _unknown(flag, by_flag, magic)
+        option = by_flag[flag]
+        rest = rest[found.end() :]
+        if option.convert is None:
+            if rest.startswith("="):
+                raise InvalidInputError(f"{magic}: {flag} takes no value")
+            values[option.name] = option.constant
+        else:
+            text, rest = _value(rest, option, flag, magic)
+            value = _converted(option, flag, text, magic)
+            values[option.name] = [*values.get(option.name, ()), value] if option.repeated else value
+        rest = rest.lstrip()
+    if rest == "--" or rest.startswith(("-- ", "--\n")):
+        rest = rest[2:].lstrip()
+    return values, rest
+
+
+def _value(rest: str, option: Option, flag: str, magic: str) -> tuple[str, str]:
+    rest = rest[1:] if rest.startswith("=") else rest.lstrip()
+    found = _VALUE.match(rest)
+    if found is None:
+        raise InvalidInputError(f"{magic}: {flag} needs a value", next_step=f"Write {flag} {option.metavar}.")
+    quoted = found[1] if found[1] is not None else found[2]
+    text = found[3] if quoted is None else re.sub(r"\\([\"'\\])", r"\1", quoted)
+    return text, rest[found.end() :]
+
+
+def _converted(option: Option, flag: str, text: str, magic: str) -> Any:
+    assert option.convert is not None
+    try:
+        return option.convert(text)
+    except ValueError as error:
+        words = str(error)
+        reason = words if words.startswith(("it must", "write")) else f"it must be {option.metavar.lower()}"
+        raise InvalidInputError(f"{magic}: {flag} cannot be {text[:60]!r}: {reason}") from None
+
+
+def _unknown(flag: str, by_flag: dict[str, Option], magic: str) -> InvalidInputError:
+    near = difflib.get_close_matches(flag, by_flag, 1)
+    hint = f"Did you mean {near[0]}? " if near else f"{magic}? lists the options. "
+    return InvalidInputError(
+        f"{magic} has no option {flag}", next_step=f"{hint}(A prompt that begins with a dash goes after --.)"
+    )
+
+
+def help_lines(options: Sequence[Option]) -> str:
+    """The options as an aligned list."""
+    names = [", ".join(option.flags) + (f" {option.metavar}" if option.metavar else "") for option in options]
+    width = max(map(len, names))
+    return "\n".join(f"  {name:<{width}}  {option.help}" for name, option in zip(names, options, strict=True))

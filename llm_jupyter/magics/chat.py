@@ -1,0 +1,263 @@
+"""`%chat`, `%%chat` and `%%llm`: ask a model, watch the answer come."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from contextlib import closing
+from typing import Any
+
+from llm_jupyter.errors import AnswerInterrupted, InvalidInputError, LLMError
+from llm_jupyter.events import (
+    Event,
+    ModelChosen,
+    ModelLoading,
+    ModelPulled,
+    ModelPulling,
+    RequestQueued,
+    RequestStarted,
+)
+from llm_jupyter.magics.args import COMPLETION, OPTIONS, parse
+from llm_jupyter.magics.kernel import KernelServices
+from llm_jupyter.magics.render import UPDATE_INTERVAL, AnswerView
+from llm_jupyter.manager import Choice
+from llm_jupyter.sessions import Answering
+from llm_jupyter.types import Chunk, FinishReason, GenerationOptions, LLMResponse
+
+READ_INTERVAL = 0.06
+"""Seconds that the socket is left unread at a time once the answer comes: as often as a page is updated."""
+
+
+def chat(kernel: KernelServices, line: str, cell: str | None) -> None:
+    """`%chat` with its prompt in the line, `%%chat` with its prompt in the cell."""
+    magic = "%chat" if cell is None else "%%chat"
+    values, prompt = _prompt(line, cell, OPTIONS, magic)
+    session = kernel.factory.sessions.current
+    choice = resolved_choice(kernel, values)
+    options, system = generation_options(values), values.get("system")
+    if values.get("no_history"):
+        answering = session.ask_once(prompt, choice=choice, options=options, system=system, read_interval=READ_INTERVAL)
+    else:
+        place = kernel.place()
+        answering = session.ask(
+            prompt, place=place, choice=choice, options=options, system=system, read_interval=READ_INTERVAL
+        )
+    show_answer(kernel, answering, values)
+
+
+def llm_cell(kernel: KernelServices, line: str, cell: str) -> None:
+    """`%%llm`: one question with no memory."""
+    values, prompt = _prompt(line, cell, (*OPTIONS, COMPLETION), "%%llm")
+    completion = values.get("completion", False)
+    if completion and values.get("system"):
+        raise InvalidInputError("%%llm: --completion continues raw text, and knows no --system")
+    answering = kernel.factory.sessions.current.ask_once(
+        prompt, choice=resolved_choice(kernel, values), options=generation_options(values), system=values.get("system"),
+        read_interval=READ_INTERVAL, completion=completion,
+    )  # fmt: skip
+    show_answer(kernel, answering, values)
+
+
+def generation_options(values: Mapping[str, Any]) -> GenerationOptions:
+    """The options of a magic as those of a request."""
+    names = ("temperature", "max_tokens", "top_p", "seed", "think", "timeout")
+    return GenerationOptions(
+        **{name: values[name] for name in names if name in values},
+        stop=tuple(values.get("stop", ())),
+        extra=dict(values.get("option", ())),
+    )
+
+
+def show_answer(kernel: KernelServices, answering: Answering, values: Mapping[str, Any]) -> None:
+    """Show an answer as it comes. Raises `AnswerInterrupted` when the person stops it, and every error of the request."""
+    progress = Progress(answering)
+    view = kernel.view(progress.label, quiet=values.get("quiet", False))
+    with kernel.factory.events.subscribe(progress.hear):
+        try:
+            with closing(kernel.factory.portal.batches(lambda: answering, interval=UPDATE_INTERVAL)) as batches:
+                for batch in batches:
+                    progress.take(batch)
+                    view.beat(progress.text, progress.thinking, progress.status())
+        except KeyboardInterrupt:
+            _keep_interrupted(kernel, answering, view, progress, values)
+            raise AnswerInterrupted("stopped; what had arrived is kept") from None
+        except LLMError:
+            view.fail(progress.text, progress.thinking, "the answer broke off" if progress.text else "no answer")
+            raise
+    assert answering.response is not None
+    _finish(kernel, answering.response, answering, view, progress, values)
+
+
+def _keep_interrupted(
+    kernel: KernelServices, answering: Answering, view: AnswerView, progress: Progress, values: Mapping[str, Any]
+) -> None:
+    response = answering.response
+    if response is not None and (response.text or response.thinking):
+        _finish(kernel, response, answering, view, progress, values)
+    else:
+        view.fail("", "", "interrupted before the first token")
+
+
+def _finish(
+    kernel: KernelServices,
+    response: LLMResponse,
+    answering: Answering,
+    view: AnswerView,
+    progress: Progress,
+    values: Mapping[str, Any],
+) -> None:
+    view.finish(response, answering.turn.id, _notes(kernel, response, answering, progress))
+    if name := values.get("output"):
+        kernel.shell.user_ns[name] = response
+
+
+def _notes(kernel: KernelServices, response: LLMResponse, answering: Answering, progress: Progress) -> list[str]:
+    """What is to be said below an answer."""
+    notes = []
+    if response.finish_reason is FinishReason.INTERRUPTED:
+        notes.append("interrupted")
+    if response.finish_reason is FinishReason.LENGTH:
+        limit = response.usage.completion_tokens
+        notes.append(
+            f"The answer stopped at its limit of {limit} tokens; --max-tokens N allows more."
+            if limit
+            else "The answer stopped at its limit; --max-tokens N allows more."
+        )
+    if response.finish_reason is FinishReason.CONTENT_FILTER:
+        notes.append("The server's content filter ended the answer.")
+    if response.tool_calls:
+        notes.append(
+            "The model asks for: " + ", ".join(f"{call.name}({call.arguments})" for call in response.tool_calls)[:300]
+        )
+    once = []
+    assert answering.choice is not None
+    if progress.fetched:
+        once.append(progress.fetched)
+    if progress.reason:
+        once.append(f"{answering.choice.full_name} answers: {progress.reason}.")
+    if advice := answering.choice.provider.advice(answering.choice.model):
+        once.append(advice)
+    for line in once:
+        if line not in kernel.said:
+            kernel.said.add(line)
+            notes.append(line)
+    return notes
+
+
+class Progress:
+    """What is known of an answer under way: its text, and from the events what is going on."""
+
+    def __init__(self, answering: Answering) -> None:
+        self._answering = answering
+        self._text: list[str] = []
+        self._thinking: list[str] = []
+        self._event: Event | None = None
+        self._since = time.monotonic()
+        self._first: float | None = None
+        self._deltas = 0
+        self.fetched = ""
+        self.reason = ""
+
+    @property
+    def text(self) -> str:
+        """The text so far."""
+        return _joined(self._text)
+
+    @property
+    def thinking(self) -> str:
+        """The thinking so far."""
+        return _joined(self._thinking)
+
+    def hear(self, event: Event) -> None:
+        """Take an event in, on whatever thread it comes."""
+        if isinstance(event, ModelChosen):
+            self.reason = event.reason
+        elif isinstance(event, ModelPulling):
+            if event.completed:
+                size = f" ({_size(event.total)} to download)" if event.total else ""
+                self.fetched = f"{event.model}{size} was stored in {event.folder}."
+            self._event = event
+        elif isinstance(event, RequestStarted) and isinstance(self._event, RequestQueued):
+            return  # it left, and waits at the server
+        elif isinstance(event, ModelLoading | ModelPulled | RequestStarted | RequestQueued):
+            self._event = event
+            self._since = time.monotonic()
+
+    def take(self, batch: list[Chunk]) -> None:
+        """Take chunks in."""
+        if not batch:
+            return
+        if self._first is None:
+            self._first = time.monotonic()
+        self._deltas += len(batch)
+        if text := "".join(chunk.text for chunk in batch):
+            self._text.append(text)
+        if thinking := "".join(chunk.thinking for chunk in batch):
+            self._thinking.append(thinking)
+
+    def label(self) -> str:
+        """Who answers, and where."""
+        choice = self._answering.choice
+        if choice is None:
+            return "no model yet"
+        return f"{choice.full_name} · {'local' if choice.provider.is_local else 'remote'}"
+
+    def status(self) -> str:
+        """One line: how fast the answer comes, or what it waits for."""
+        if self._first is not None:
+            elapsed = time.monotonic() - self._first
+            return f"{self._deltas / elapsed:.0f} tokens/s" if elapsed > 0.5 else "answering"
+        event, seconds = self._event, f"{time.monotonic() - self._since:.0f} s"
+        if isinstance(event, ModelPulling):
+            return _pulling(event)
+        if isinstance(event, ModelLoading):
+            size = f" ({_size(event.size)})" if event.size else ""
+            return f"Loading {event.model}{size}… {seconds}"
+        if isinstance(event, RequestQueued):
+            return f"Queued behind {event.ahead} more… {seconds}"
+        if isinstance(event, RequestStarted):
+            return f"Waiting for {event.provider}/{event.model}… {seconds}"
+        return f"Looking for the model… {seconds}"
+
+
+def _joined(pieces: list[str]) -> str:
+    """The pieces as one string, which then is the only piece: joining is linear over a whole answer's beats."""
+    if len(pieces) > 1:
+        pieces[:] = ["".join(pieces)]
+    return pieces[0] if pieces else ""
+
+
+def _pulling(event: ModelPulling) -> str:
+    if not event.total or not event.completed:
+        return f"Fetching {event.model} into {event.folder}: {event.status}…"
+    share = event.completed / event.total
+    bar = "█" * round(20 * share) + "░" * (20 - round(20 * share))
+    return f"Fetching {event.model} ({_size(event.total)}) into {event.folder}  {bar} {share:.0%}"
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:,.0f} MB" if count < 1e9 else f"{count / 1e9:,.1f} GB"
+
+
+def resolved_choice(kernel: KernelServices, values: Mapping[str, Any]) -> Choice | None:
+    """The model of `-m`, found before anything is asked."""
+    if "model" not in values:
+        return None
+    return kernel.factory.portal.run(kernel.factory.providers.resolve(values["model"]))
+
+
+def _prompt(line: str, cell: str | None, options: Any, magic: str) -> tuple[dict[str, Any], str]:
+    values, rest = parse(line, options, magic)
+    if cell is None:
+        if not rest.strip():
+            raise InvalidInputError(
+                f"{magic}: there is nothing to ask", next_step=f"Write {magic} your question, or {magic}? for help."
+            )
+        return values, rest
+    if rest.strip():
+        hint = f"Did you mean -m {rest.split()[0]}? The prompt goes on the lines below."
+        raise InvalidInputError(f"{magic} takes only options on its first line, not {rest[:60]!r}", next_step=hint)
+    prompt = cell.removesuffix("\n")
+    if not prompt.strip():
+        raise InvalidInputError(f"{magic}: there is nothing to ask", next_step="Write the prompt on the lines below.")
+    return values, prompt
