@@ -18,7 +18,7 @@ from llm_jupyter.errors import AnswerInterrupted
 from llm_jupyter.magics.args import COMPLETION, OPTIONS, help_lines
 from llm_jupyter.magics.completion import complete
 from llm_jupyter.magics.kernel import KernelServices
-from llm_jupyter.magics.transform import questions_are_prompts
+from llm_jupyter.magics.transform import prompts_are_literal
 
 MAGICS = {"line": ("chat", "llm"), "cell": ("chat", "llm")}
 _ATTRIBUTE = "_llm_jupyter_magics"
@@ -113,7 +113,8 @@ def load(shell: InteractiveShell) -> None:
                     f"{sign}{name} of {owner} gives way to llm_jupyter's; %unload_ext llm_jupyter brings it back.\n"
                 )
     shell.register_magics(magics)
-    shell.input_transformers_cleanup.append(questions_are_prompts)
+    shell.input_transformers_cleanup.insert(0, prompts_are_literal)
+    shell.input_transformers_cleanup.append(prompts_are_literal)
     if shell.Completer is not None:
         shell.Completer.custom_matchers.append(complete)
     setattr(shell, _ATTRIBUTE, magics)
@@ -130,8 +131,8 @@ def unload(shell: InteractiveShell) -> None:
             registered[kind].pop(name, None)
     for kind, name, other in magics.replaced:
         registered[kind][name] = other
-    if questions_are_prompts in shell.input_transformers_cleanup:
-        shell.input_transformers_cleanup.remove(questions_are_prompts)
+    while prompts_are_literal in shell.input_transformers_cleanup:
+        shell.input_transformers_cleanup.remove(prompts_are_literal)
     if shell.Completer is not None and complete in shell.Completer.custom_matchers:
         shell.Completer.custom_matchers.remove(complete)
     configurables: list[Any] = shell.configurables  # the stubs say that it holds shells

@@ -42,7 +42,7 @@ def _number(kind: type[int] | type[float], low: float, high: float = float("inf"
 
 
 def _positive(text: str) -> float:
-    if (value := float(text)) <= 0:
+    if not 0 < (value := float(text)) < float("inf"):
         raise ValueError("it must be more than 0")
     return value
 
@@ -106,7 +106,7 @@ OPTIONS: tuple[Option, ...] = (
 COMPLETION = Option(("--completion",), "completion", "continue the text as it stands, without chat roles")
 
 _FLAG = re.compile(r"(--?[A-Za-z][\w-]*)(?==|\s|$)")
-_VALUE = re.compile(r"\"((?:[^\"\\]|\\.)*)\"(?=\s|$)|'((?:[^'\\]|\\.)*)'(?=\s|$)|(\S+)")
+_VALUE = re.compile(r"\"((?:[^\"\\]|\\.)*)\"(?=\s|$)|'((?:[^'\\]|\\.)*)'(?=\s|$)|([^\s\"']\S*)")
 
 
 def parse(line: str, options: Sequence[Option], magic: str) -> tuple[dict[str, Any], str]:
@@ -137,6 +137,8 @@ def parse(line: str, options: Sequence[Option], magic: str) -> tuple[dict[str, A
 def _value(rest: str, option: Option, flag: str, magic: str) -> tuple[str, str]:
     rest = rest[1:] if rest.startswith("=") else rest.lstrip()
     found = _VALUE.match(rest)
+    if found is None and rest.startswith(("'", '"')):
+        raise InvalidInputError(f"{magic}: the quotation after {flag} does not end", next_step=f"It began: {rest[:40]}")
     if found is None:
         raise InvalidInputError(f"{magic}: {flag} needs a value", next_step=f"Write {flag} {option.metavar}.")
     quoted = found[1] if found[1] is not None else found[2]
@@ -150,7 +152,8 @@ def _converted(option: Option, flag: str, text: str, magic: str) -> Any:
         return option.convert(text)
     except ValueError as error:
         words = str(error)
-        reason = words if words.startswith(("it must", "write")) else f"it must be {option.metavar.lower()}"
+        number = "a whole number" if option.metavar == "N" else "a number"
+        reason = words if words.startswith(("it must", "write")) else f"it must be {number}"
         raise InvalidInputError(f"{magic}: {flag} cannot be {text[:60]!r}: {reason}") from None
 
 

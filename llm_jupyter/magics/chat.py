@@ -134,7 +134,7 @@ def _notes(kernel: KernelServices, response: LLMResponse, answering: Answering, 
     if progress.fetched:
         once.append(progress.fetched)
     if progress.reason:
-        once.append(f"{answering.choice.full_name} answers: {progress.reason}.")
+        once.append(f"It answers because {progress.reason}; %llm use MODEL changes that.")
     if advice := answering.choice.provider.advice(answering.choice.model):
         once.append(advice)
     for line in once:

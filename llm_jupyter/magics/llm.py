@@ -43,7 +43,7 @@ def _look(kernel: KernelServices) -> None:
     choice: Choice = chosen or factory.portal.run(factory.providers.choose(announce=False))
     where = "local" if choice.provider.is_local else "remote"
     verb = "answers" if chosen else "will answer"
-    lines = [f"{choice.full_name} ({where}) {verb}: {choice.reason}."]
+    lines = [f"{choice.full_name} ({where}) {verb} because {choice.reason}."]
     answered = sum(1 for turn in session.turns if turn.answers)
     lines.append(f"The conversation has {answered} turn{'' if answered == 1 else 's'}.")
     lines.append("")

@@ -195,7 +195,7 @@ def _end_of(parts: Parts) -> str:
 def _small(lines: Sequence[str]) -> dict[str, str]:
     """A footer: quiet in a page, plain text elsewhere."""
     marked = "<br>".join(html.escape(line) for line in lines)
-    return {"text/html": f"<small>{marked}</small>", "text/plain": "\n".join(lines)}
+    return {"text/html": f'<small style="color: gray">{marked}</small>', "text/plain": "\n".join(lines)}
 
 
 class ReplacedLine:

@@ -1,51 +1,68 @@
-"""Lets a question mark at the end of a prompt through.
+"""Brings a prompt through IPython's input transformations to the letter.
 
-IPython reads `%chat what is a monad?` as a request for help on `monad`. This transformer runs before that and writes such
-lines as the call they stand for. `%chat?` alone stays help, cell magics are left alone, and so are lines that lie inside
-a string of several lines.
+IPython reads `%chat what is a monad?` as a request for help on `monad`, takes `>>> ` and indentation out of a cell that it
+has not yet seen to be a prompt, and ends a line at every character that Unicode calls a line's end. This transformer
+writes our magics as the calls they stand for before that happens. `%chat?` and `%%chat?` stay help, other cell magics are
+left alone, and so are lines that lie inside a string of several lines.
 """
 
 from __future__ import annotations
 
 import re
+from collections import deque
 
-_QUESTION = re.compile(r"^(?P<indent>\s*)%(?P<name>chat|llm)[ \t]+(?P<line>\S.*\?[ \t]*)$")
+_CELL = re.compile(r"(?:[ \t]*\r?\n)*%%(?P<name>chat|llm)(?:[ \t]+(?P<line>[^\r\n]*))?\r?\n(?P<body>.+)", re.DOTALL)
+_LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
+_OURS = re.compile(r"(?P<indent>[ \t]*)%(?P<name>chat|llm)[ \t]+(?=\S)")
+_ODD_END = re.compile("[\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
+_QUOTE = re.compile(r"'''|\"\"\"|#|'(?:[^'\\\n]|\\.)*'|\"(?:[^\"\\\n]|\\.)*\"")
 
 
-def questions_are_prompts(lines: list[str]) -> list[str]:
-    """IPython's `input_transformers_cleanup` protocol: lines in, lines out."""
-    if not lines or lines[0].lstrip().startswith("%%"):
+def prompts_are_literal(lines: list[str]) -> list[str]:
+    """IPython's `input_transformers_cleanup` protocol: lines in, lines out. It stands both first and last there: a line
+    that was pasted with the prompt of another session is recognized only once that is off.
+    """
+    text = "".join(lines)
+    if found := _CELL.match(text):
+        return [f"get_ipython().run_cell_magic({found['name']!r}, {found['line'] or ''!r}, {found['body']!r})\n"]
+    if "%chat" not in text and "%llm" not in text or text.lstrip().startswith("%%"):
         return lines
-    found = {n: match for n, line in enumerate(lines) if (match := _QUESTION.match(line.rstrip("\r\n")))}
-    if not found:
-        return lines
-    inside = _lines_inside_strings(lines)
-    return [_as_call(found[n]) if n in found and n not in inside else line for n, line in enumerate(lines)]
+    rest, result, delimiter = deque(_LINE.findall(text)), [], ""
+    while rest:
+        line = rest.popleft()
+        if delimiter or not (magic := _OURS.match(line)):
+            delimiter = _delimiter_after(line, delimiter)
+            result.append(line)
+            continue
+        pieces = [line]
+        while pieces[-1].endswith("\\\n") and rest:
+            pieces.append(rest.popleft())
+        result += _as_call(magic, pieces)
+    return result
 
 
-def _as_call(match: re.Match[str]) -> str:
-    line = match["line"].rstrip()
-    return f"{match['indent']}get_ipython().run_line_magic({match['name']!r}, {line!r})\n"
+# IPython asks its transformers whether a cell is complete, too, and must see there that a cell magic is still being typed.
+prompts_are_literal.has_side_effects = True  # type: ignore[attr-defined]
 
 
-def _lines_inside_strings(lines: list[str]) -> set[int]:
-    """The numbers of lines that begin inside a triple-quoted string."""
-    inside: set[int] = set()
-    delimiter = ""
-    for number, line in enumerate(lines):
+def _as_call(magic: re.Match[str], pieces: list[str]) -> list[str]:
+    """A line of ours (with those that continue it) as a call, where IPython would take it for something else."""
+    whole = " ".join([*(piece.rstrip()[:-1] for piece in pieces[:-1]), pieces[-1].rstrip()])
+    if not whole.endswith("?") and not _ODD_END.search(whole):
+        return pieces
+    return [f"{magic['indent']}get_ipython().run_line_magic({magic['name']!r}, {whole[magic.end() :]!r})\n"]
+
+
+def _delimiter_after(line: str, delimiter: str) -> str:
+    """The triple quotes that are open after a line of Python, if they are before it."""
+    while line:
         if delimiter:
-            inside.add(number)
-        elif _QUESTION.match(line.rstrip("\r\n")):
-            continue  # a prompt's quotes are no Python
-        rest = line
-        while rest:
-            if delimiter:
-                _, found, rest = rest.partition(delimiter)
-                delimiter = "" if found else delimiter
-            else:
-                token = re.search(r"'''|\"\"\"|#|'(?:[^'\\\n]|\\.)*'|\"(?:[^\"\\\n]|\\.)*\"", rest)
-                if token is None or token[0] == "#":
-                    break
-                rest = rest[token.end() :]
-                delimiter = token[0] if len(token[0]) == 3 and token[0] in ("'''", '"""') else ""
-    return inside
+            _, found, line = line.partition(delimiter)
+            delimiter = "" if found else delimiter
+        else:
+            token = _QUOTE.search(line)
+            if token is None or token[0] == "#":
+                break
+            line = line[token.end() :]
+            delimiter = token[0] if token[0] in ("'''", '"""') else ""
+    return delimiter

@@ -57,6 +57,8 @@ def main() -> None:
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = config["threads"]
     params.endpoint_props = True
     params.verbosity = 2
+    if config.get("prompt_log"):
+        params.path_prompts_log_dir = config["prompt_log"]
     server = xllamacpp.Server(params)  # returns when the model is loaded and the port is open
     sys.stdout.write(f"READY {server.listening_address}\n")
     sys.stdout.flush()

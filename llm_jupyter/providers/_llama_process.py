@@ -39,6 +39,7 @@ class LaunchPlan:
     context: int = 4096
     slots: int = 1
     threads: int | None = None
+    prompt_log: str | None = None
 
     def checked(self, header: GGUFHeader) -> LaunchPlan:
         """The plan made definite. Raises `InvalidInputError` for values that crash or hang llama.cpp."""
@@ -58,7 +59,7 @@ class LaunchPlan:
         threads = max(1, min(cores - 1, 8)) if self.threads is None else self.threads
         if not 1 <= threads <= 512:
             raise InvalidInputError(f"threads must be 1 to 512, not {threads}")
-        return LaunchPlan(min(self.context, declared), self.slots, threads)
+        return LaunchPlan(min(self.context, declared), self.slots, threads, self.prompt_log)
 
 
 class LlamaProcess:
@@ -135,7 +136,7 @@ class LlamaProcess:
         assert self._process.stdout is not None
         config = {
             "parent": os.getpid(), "model": str(model), "alias": alias, "api_key": self.api_key,
-            "context": plan.context * plan.slots, "slots": plan.slots, "threads": plan.threads,
+            "context": plan.context * plan.slots, "slots": plan.slots, "threads": plan.threads, "prompt_log": plan.prompt_log,
         }  # fmt: skip
         self._process.stdin.write(json.dumps(config).encode() + b"\n")
         try:

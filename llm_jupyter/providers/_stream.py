@@ -124,9 +124,7 @@ class MessageStream:
 
     async def _read_block(self) -> bytes:
         try:
-            block = await self._response.content.readany()
-            if not self._expired:
-                return block
+            return await self._response.content.readany()
         except FOREIGN as error:
             if not self._expired:
                 raise StreamTruncatedError(

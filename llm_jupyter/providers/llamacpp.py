@@ -49,7 +49,8 @@ class LlamaCppProvider(OpenAICompatibleProvider):
 
     Models are the built-in `smollm2-135m`, GGUF files in the `models` folder of `LLM_JUPYTER_HOME` or of any Jupyter data
     path (named by file name), and any GGUF file by its path. One is loaded at a time. `context` is in tokens, for each
-    of `slots` requests at once; `threads` defaults to one less than the usable cores, at most 8.
+    of `slots` requests at once; `threads` defaults to one less than the usable cores, at most 8. `prompt_log` is a folder
+    into which llama.cpp writes each prompt as it reaches the model, for seeing what the chat template made of it.
     """
 
     kind: ClassVar[str] = "llamacpp"
@@ -64,6 +65,7 @@ class LlamaCppProvider(OpenAICompatibleProvider):
         context: int = 4096,
         slots: int = 1,
         threads: int | None = None,
+        prompt_log: str | Path | None = None,
         first_token_timeout: float = 300.0,
         idle_timeout: float = 60.0,
     ) -> None:
@@ -76,7 +78,7 @@ class LlamaCppProvider(OpenAICompatibleProvider):
         )
         self._embedded = base_url is None
         self._weights = WeightsFolder(home or home_folder())
-        self._plan = LaunchPlan(context, slots, threads)
+        self._plan = LaunchPlan(context, slots, threads, str(prompt_log) if prompt_log else None)
         self._process: LlamaProcess | None = None
         self._loaded: str | None = None
         self._starting = asyncio.Lock()

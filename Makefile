@@ -1,0 +1,58 @@
+# Every target sets up what it needs: an environment in .venv, and in it this project.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+NOTEBOOKS := $(wildcard notebooks/*.ipynb)
+
+.PHONY: help demo lab test lint stress bench notebooks recordings clean
+
+help:
+	@echo "make demo    talk to the embedded model: sets everything up, runs the quickstart, exits"
+	@echo "make lab     open JupyterLab on the quickstart"
+	@echo "make test    set everything up, check the code, run all tests"
+	@echo "make stress  the tests that count, in full numbers"
+	@echo "make bench   speed, side by side with other tools"
+
+$(VENV)/.pip:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	touch $@
+
+$(VENV)/.lab: $(VENV)/.pip pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable ".[embedded,lab]"
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.lab
+	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	touch $@
+
+demo: $(VENV)/.lab
+	$(BIN)/python scripts/demo.py
+
+lab: $(VENV)/.lab
+	$(BIN)/jupyter lab notebooks/01_quickstart.ipynb
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+test: lint
+	scripts/ensure_chromium
+	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
+	scripts/run_notebooks --check $(BIN)/python $(NOTEBOOKS)
+
+stress: $(VENV)/.dev
+	LLM_JUPYTER_STRESS=1 $(BIN)/python -m pytest -rA -m stress
+
+bench: $(VENV)/.dev
+	$(BIN)/python -m tests.benchmarks
+
+notebooks: $(VENV)/.lab
+	scripts/run_notebooks $(BIN)/python $(NOTEBOOKS)
+
+recordings: $(VENV)/.dev
+	$(BIN)/python scripts/capture_streams.py
+
+clean:
+	rm -rf $(VENV) .cache
