@@ -41,7 +41,10 @@ class LLMError(Exception):
     """The root of the tree.
 
     `what` is one sentence, `where` the provider with its URL (never a secret), `next_step` what to do or type.
+    `partial_text` is what had arrived of an answer that broke off.
     """
+
+    partial_text: str = ""
 
     def __init__(self, what: str, *, where: str = "", next_step: str = "") -> None:
         super().__init__(what)
@@ -163,9 +166,7 @@ class ServerError(RequestError):
 
 
 class ResponseError(LLMError):
-    """The answer cannot be used; `partial_text` is what had arrived."""
-
-    partial_text: str = ""
+    """The answer cannot be used."""
 
 
 class StreamTruncatedError(ResponseError):

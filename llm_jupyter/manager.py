@@ -198,7 +198,8 @@ def _not_found(name: str, names: list[str], provider: LLMProvider | None = None)
         for match in difflib.get_close_matches(name.rsplit("/", 1)[-1], bare, 3, 0.5)
         if bare[match] not in near
     ]
-    hint = f"Did you mean {' or '.join(near[:3])}?" if near else "%llm models lists what is there."
+    nearest = [f"{provider.name}/{match}" if provider else match for match in near[:3]]
+    hint = f"Did you mean {' or '.join(nearest)}?" if near else "%llm models lists what is there."
     return ModelNotFoundError(
-        f"there is no model {name!r}", where=provider.where if provider else "", next_step=hint, nearest=near[:3]
+        f"there is no model {name!r}", where=provider.where if provider else "", next_step=hint, nearest=nearest
     )

@@ -15,7 +15,7 @@ from enum import StrEnum
 from types import TracebackType
 from typing import Self
 
-from llm_jupyter.errors import LLMError, ResponseError, SessionError
+from llm_jupyter.errors import LLMError, SessionError
 from llm_jupyter.events import (
     EventBus,
     RequestFailed,
@@ -185,7 +185,7 @@ class Answering:
         if not failed and self._builder is not None and self._started:
             self._finish(FinishReason.INTERRUPTED)
             return
-        if isinstance(error, ResponseError) and self._builder is not None:
+        if isinstance(error, LLMError) and self._builder is not None:
             error.partial_text = self._builder.text
         if not self.turn.answers:
             self.turn.state = TurnState.FAILED if failed else TurnState.INTERRUPTED

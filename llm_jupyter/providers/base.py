@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from types import TracebackType
 from typing import ClassVar, NoReturn, Self
 
-from llm_jupyter.errors import LLMError, ResponseError, UnsupportedOperationError
+from llm_jupyter.errors import LLMError, UnsupportedOperationError
 from llm_jupyter.events import ConnectionStateChanged, Event
 from llm_jupyter.types import (
     Chunk,
@@ -76,7 +76,7 @@ class ChunkStream:
         return []
 
     async def aclose(self) -> None:
-        """Close the socket. Closing twice is fine."""
+        """Close the socket. Closing twice is fine. While another task reads, cancel that task instead."""
         await self._batches.aclose()
 
     async def __aenter__(self) -> Self:
@@ -318,7 +318,7 @@ class LLMProvider(ABC):
             try:
                 async for chunk in stream:
                     builder.add(chunk)
-            except ResponseError as error:
+            except LLMError as error:
                 error.partial_text = builder.text
                 raise
         return builder.response()

@@ -12,8 +12,14 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from llm_jupyter.errors import LLMError, MalformedResponseError, ModelNotFoundError, StreamTruncatedError
-from llm_jupyter.providers._errors import error_from_fields, error_object, excerpt
+from llm_jupyter.errors import (
+    LLMError,
+    MalformedResponseError,
+    ModelNotFoundError,
+    StreamStalledError,
+    StreamTruncatedError,
+)
+from llm_jupyter.providers._errors import UNDECODABLE, error_from_fields, error_object, excerpt
 from llm_jupyter.providers._http import RETRY, HttpClient, MessageStream, StreamLimits, is_loopback, without_secrets
 from llm_jupyter.providers._openai_wire import (
     CompletionEvent,
@@ -145,7 +151,7 @@ class OpenAICompatibleProvider(LLMProvider):
     async def _read(self, stream: MessageStream, reader: StreamReader) -> AsyncGenerator[list[Chunk], None]:
         """Decode until the server says that the answer is complete; the last chunk carries what closes it."""
         decode = msgspec.json.Decoder(CompletionEvent).decode
-        while messages := await stream.read():
+        while messages := await self._next(stream, reader):
             chunks: list[Chunk] = []
             for message in messages:
                 if message == b"[DONE]":
@@ -154,7 +160,7 @@ class OpenAICompatibleProvider(LLMProvider):
                     return
                 try:
                     event = decode(message)
-                except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                except UNDECODABLE as error:
                     if chunks:
                         yield chunks
                     raise MalformedResponseError(
@@ -176,6 +182,15 @@ class OpenAICompatibleProvider(LLMProvider):
         if reader.finish_reason is None:
             raise StreamTruncatedError("the answer broke off before its end", where=self.where, next_step=RETRY)
         yield reader.last()
+
+    async def _next(self, stream: MessageStream, reader: StreamReader) -> list[bytes]:
+        """The next messages. What breaks after the finish reason costs nothing: the answer is whole."""
+        try:
+            return await stream.read()
+        except (StreamTruncatedError, StreamStalledError):
+            if reader.finish_reason is None:
+                raise
+            return []
 
     def _stream_error(self, fields: Any, text: str) -> LLMError:
         status = fields.get("code")
