@@ -256,7 +256,7 @@ class LLMModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     """What is known of a model; `None` where the server does not tell.
 
     `context_length` is the declared window in tokens, `effective_context` the one it is loaded with, `parameters` the
-    number of weights, `size` bytes on disk or in memory.
+    number of weights, `size` bytes on disk or in memory, `modified` when it last changed on its server (ISO 8601).
     """
 
     id: str
@@ -271,6 +271,7 @@ class LLMModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     license: str | None = None
     size: int | None = None
     loaded: bool | None = None
+    modified: str | None = None
 
     @property
     def full_name(self) -> str:

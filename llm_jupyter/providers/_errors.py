@@ -11,6 +11,9 @@ import msgspec
 from llm_jupyter.errors import (
     AuthenticationError,
     ContextExceededError,
+    DiskFullError,
+    InsufficientMemoryError,
+    LLMConnectionError,
     LLMError,
     ModelLoadingError,
     ModelNotFoundError,
@@ -18,6 +21,9 @@ from llm_jupyter.errors import (
     RequestError,
     ServerError,
 )
+
+_MEMORY = re.compile(r"requires more system memory \(([\d.]+) (\w+)\) than is available \(([\d.]+) (\w+)\)")
+_UNITS = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 
 UNDECODABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """What msgspec raises for bytes that are no JSON, of the wrong shape, no UTF-8, or nested without end."""
@@ -45,14 +51,10 @@ def error_from_fields(
     said = f": {message}" if message else ""
     if "context" in kind or _LIMIT.search(words):
         return _context_exceeded(status, fields, message, where)
+    if (lacking := _machine_error(message, where)) is not None:
+        return lacking
     if status in (401, 403) or "authentication" in kind:
-        return AuthenticationError(
-            f"the server refused the key (HTTP {status}){said}"
-            if status != 200
-            else f"the server refused the key{said}",
-            where=where,
-            next_step="Set api_key_env for this provider to the variable that holds a valid key.",
-        )
+        return _refused(status, message, where)
     if "model_not_found" in kind or (status == 404 and "model" in words):
         return ModelNotFoundError(
             message or "the server does not know that model", where=where, next_step="%llm models lists what is there."
@@ -84,6 +86,45 @@ def error_from_fields(
             next_step="Is base_url right? It usually ends in /v1.",
         )
     return RequestError(f"the server refused the request (HTTP {status}){said}", where=where, status=status)
+
+
+def _refused(status: int, message: str, where: str) -> LLMError:
+    if status == 403 and not message:
+        return LLMConnectionError(
+            "the server refuses this host name (HTTP 403 with an empty reply)",
+            where=where,
+            next_step="Ollama answers so to names it does not expect: use 127.0.0.1 in base_url, or set OLLAMA_ORIGINS.",
+        )
+    code = "" if status == 200 else f" (HTTP {status})"
+    return AuthenticationError(
+        f"the server refused the key{code}{f': {message}' if message else ''}",
+        where=where,
+        next_step="Set api_key_env for this provider to the variable that holds a valid key.",
+    )
+
+
+def _machine_error(message: str, where: str) -> LLMError | None:
+    """What the server's machine lacks, told only in words."""
+    words = message.lower()
+    if found := _MEMORY.search(message):
+        needed, free = (round(float(found[n]) * _UNITS[found[n + 1]]) for n in (1, 3))
+        return InsufficientMemoryError(
+            f"the model does not fit into memory: it needs {found[1]} {found[2]}, {found[3]} {found[4]} are free",
+            needed=needed,
+            free=free,
+            where=where,
+            next_step="Choose a smaller model, or unload another: %llm unload MODEL",
+        )
+    if "no space left on device" in words:
+        return DiskFullError("the server's disk is full", where=where, next_step="Make room, then try again.")
+    died = "runner" in words and ("terminated" in words or "unexpectedly stopped" in words)
+    if died or "unexpected eof" in words:
+        return ServerError(
+            f"the process that runs the model died: {message}",
+            where=where,
+            next_step="Ask again: the server starts it anew. If it dies again, memory is likely short.",
+        )
+    return None
 
 
 def _context_exceeded(status: int, fields: Mapping[str, Any], message: str, where: str) -> ContextExceededError:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import time
+import weakref
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -79,10 +80,13 @@ class HttpClient:
         self._loopback = is_loopback(base_url)
         self._session: aiohttp.ClientSession | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._streams: weakref.WeakSet[MessageStream] = weakref.WeakSet()
 
     async def close(self) -> None:
-        """Close every connection. Idempotent."""
+        """Close every connection, those of running answers too. Idempotent."""
         session, self._session = self._session, None
+        for stream in list(self._streams):
+            stream.close()  # closing the session alone would leave its reader waiting
         if session is not None and self._loop is asyncio.get_running_loop():
             await session.close()
 
@@ -90,6 +94,18 @@ class HttpClient:
         self, method: str, path: str, reply: type[T], body: Any = None, *, timeout: float = REQUEST_TIMEOUT
     ) -> T:
         """One request with a JSON reply of the given type."""
+        raw = await self.send(method, path, body, timeout=timeout)
+        if not raw.strip():
+            raise MalformedResponseError("the server sent an empty reply with status 200", where=self.where)
+        try:
+            return msgspec.json.decode(raw, type=reply)
+        except UNDECODABLE as error:
+            raise MalformedResponseError(
+                f"the reply of {path} is not what was expected: {error}: {excerpt(raw)}", where=self.where
+            ) from None
+
+    async def send(self, method: str, path: str, body: Any = None, *, timeout: float = REQUEST_TIMEOUT) -> bytes:
+        """One request; the reply's body, which may be empty."""
         try:
             async with (
                 asyncio.timeout(timeout),
@@ -103,12 +119,7 @@ class HttpClient:
                 ) from None
             raise self._unreachable(error) from None
         self._check(response, raw)
-        try:
-            return msgspec.json.decode(raw, type=reply)
-        except UNDECODABLE as error:
-            raise MalformedResponseError(
-                f"the reply of {path} is not what was expected: {error}: {excerpt(raw)}", where=self.where
-            ) from None
+        return raw
 
     async def open_stream(
         self, path: str, body: Any, decoder: Decoder, *, content_type: str, limits: StreamLimits, pace: Pace
@@ -131,7 +142,9 @@ class HttpClient:
             if isinstance(error, FOREIGN):
                 raise self._unreachable(error) from None
             raise
-        return MessageStream(response, decoder, where=self.where, limits=limits, pace=pace, started=started)
+        stream = MessageStream(response, decoder, where=self.where, limits=limits, pace=pace, started=started)
+        self._streams.add(stream)
+        return stream
 
     def _open(self) -> aiohttp.ClientSession:
         loop = asyncio.get_running_loop()
@@ -174,8 +187,6 @@ class HttpClient:
             )
         if response.status != 200:
             raise error_from_reply(response.status, raw, response.headers, self.where)
-        if not raw.strip():
-            raise MalformedResponseError("the server sent an empty reply with status 200", where=self.where)
 
     def _unreachable(self, error: Exception) -> LLMError:
         """Every error of aiohttp, of the socket and of TLS, before a reply has begun."""

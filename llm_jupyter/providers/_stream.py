@@ -169,7 +169,7 @@ def not_a_stream(response: aiohttp.ClientResponse, raw: bytes, where: str) -> LL
     if raw.lstrip().startswith(b"{") and b'"error"' in raw:
         return error_from_reply(500, raw, response.headers, where)
     return MalformedResponseError(
-        f"the reply is no stream of events ({kind}): {excerpt(raw)}",
+        f"the reply is no stream of events ({kind}): {excerpt(raw) or 'it is empty'}",
         where=where,
         next_step="Is base_url right? It usually ends in /v1.",
     )

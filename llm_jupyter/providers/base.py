@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from types import TracebackType
 from typing import ClassVar, NoReturn, Self
 
-from llm_jupyter.errors import LLMError, UnsupportedOperationError
+from llm_jupyter.errors import InvalidInputError, LLMError, UnsupportedOperationError
 from llm_jupyter.events import ConnectionStateChanged, Event
 from llm_jupyter.types import (
     Chunk,
@@ -18,6 +18,7 @@ from llm_jupyter.types import (
     LLMModelInfo,
     LLMProviderStatus,
     LLMResponse,
+    Message,
     MessageLike,
     ProviderState,
     PullProgress,
@@ -25,6 +26,7 @@ from llm_jupyter.types import (
     ToolCall,
     ToolCallDelta,
     Usage,
+    as_messages,
 )
 
 DEFAULT_OPTIONS = GenerationOptions()
@@ -148,6 +150,14 @@ class ResponseBuilder:
             provider=self._provider,
             is_local=self._is_local,
         )
+
+
+def checked_messages(messages: Sequence[MessageLike] | str) -> list[Message]:
+    """What was given, as messages. Raises `InvalidInputError`."""
+    try:
+        return as_messages(messages)
+    except ValueError as error:
+        raise InvalidInputError(str(error)) from None
 
 
 class LLMProvider(ABC):

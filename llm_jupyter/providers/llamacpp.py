@@ -219,6 +219,7 @@ class LlamaCppProvider(OpenAICompatibleProvider):
             return await self._start(model or MODEL_ID)
 
     async def _start(self, model: str) -> HttpClient:
+        before = self._state
         self._enter(ProviderState.LOADING)
         try:
             file = await self._file(model)
@@ -227,6 +228,9 @@ class LlamaCppProvider(OpenAICompatibleProvider):
             self._process = await LlamaProcess.start(file, model, self._plan)
         except LLMError as error:
             self._enter(ProviderState.FAILED, error.what)
+            raise
+        except asyncio.CancelledError:
+            self._enter(before)
             raise
         self._loaded = model
         self._client = HttpClient(f"{self._process.url}/v1", name=self.name, api_key=self._process.api_key)
@@ -240,10 +244,11 @@ class LlamaCppProvider(OpenAICompatibleProvider):
         process, model = self._process, self._loaded
         client, self._client = self._client, None
         self._process = self._loaded = None
+        if process is not None:
+            await process.stop()  # before the client is closed: whoever still reads an answer then sees it break off
         if client is not None:
             await client.close()
         if process is not None:
-            await process.stop()
             self.publish(HostStopped(host=self.name, pid=process.pid, exit_code=process.exit_code, expected=expected))
         if model is not None:
             self.publish(ModelUnloaded(provider=self.name, model=model))

@@ -32,8 +32,8 @@ from llm_jupyter.providers._openai_wire import (
     model_info,
 )
 from llm_jupyter.providers._wire import SSEDecoder
-from llm_jupyter.providers.base import DEFAULT_OPTIONS, ChunkStream, LLMProvider, Pace
-from llm_jupyter.types import Chunk, GenerationOptions, LLMModelInfo, LLMProviderStatus, MessageLike, as_messages
+from llm_jupyter.providers.base import DEFAULT_OPTIONS, ChunkStream, LLMProvider, Pace, checked_messages
+from llm_jupyter.types import Chunk, GenerationOptions, LLMModelInfo, LLMProviderStatus, MessageLike
 
 SSE = "text/event-stream"
 
@@ -109,7 +109,7 @@ class OpenAICompatibleProvider(LLMProvider):
     def stream_chat_completion(
         self, messages: Sequence[MessageLike] | str, *, model: str, options: GenerationOptions = DEFAULT_OPTIONS
     ) -> ChunkStream:
-        return self._stream("/chat/completions", chat_body(as_messages(messages), model, options), options)
+        return self._stream("/chat/completions", chat_body(checked_messages(messages), model, options), options)
 
     def stream_completion(
         self, prompt: str, *, model: str, options: GenerationOptions = DEFAULT_OPTIONS
