@@ -187,7 +187,10 @@ class LLMProviderManager:
 
 
 def _is_file(name: str) -> bool:
-    return Path(name).expanduser().is_file()
+    try:
+        return Path(name).expanduser().is_file()
+    except (OSError, RuntimeError, ValueError):  # too long a name, nobody's home folder, a zero byte
+        return False
 
 
 def _not_found(name: str, names: list[str], provider: LLMProvider | None = None) -> ModelNotFoundError:

@@ -15,7 +15,7 @@ from enum import StrEnum
 from types import TracebackType
 from typing import Self
 
-from llm_jupyter.errors import LLMError, SessionError
+from llm_jupyter.errors import AnswerInterrupted, LLMError, SessionError
 from llm_jupyter.events import (
     EventBus,
     RequestFailed,
@@ -67,12 +67,13 @@ class Turn:
         return self.answers[-1] if self.answers else None
 
     def messages(self) -> list[Message]:
-        """What the model sees of this turn."""
-        if self.answer is None or not (self.answer.text or self.answer.tool_calls):
+        """What the model sees of this turn: the last answer that says anything."""
+        said = next((answer for answer in reversed(self.answers) if answer.text or answer.tool_calls), None)
+        if said is None:
             return []
-        answer = self.answer.message
-        if self.answer.finish_reason is FinishReason.INTERRUPTED:
-            answer = Message.assistant(self.answer.text + INTERRUPTED_MARK)
+        answer = said.message
+        if said.finish_reason is FinishReason.INTERRUPTED:
+            answer = Message.assistant(said.text + INTERRUPTED_MARK)
         return [self.prompt, answer]
 
 
@@ -170,7 +171,7 @@ class Answering:
         if self.response is not None:
             return
         assert self._builder is not None
-        self.response = self._builder.response(reason)
+        self.response = self._session.last = self._builder.response(reason)
         self.turn.answers.append(self.response)
         self.turn.state = TurnState.INTERRUPTED if reason is FinishReason.INTERRUPTED else TurnState.COMPLETE
         self._session.events.publish(
@@ -182,22 +183,26 @@ class Answering:
 
     def _end_early(self, error: BaseException | None) -> None:
         failed = isinstance(error, Exception) and not isinstance(error, asyncio.CancelledError)
-        if not failed and self._builder is not None and self._started:
+        if not failed and self._builder is not None and not self._builder.is_empty:
             self._finish(FinishReason.INTERRUPTED)
             return
         if isinstance(error, LLMError) and self._builder is not None:
             error.partial_text = self._builder.text
         if not self.turn.answers:
             self.turn.state = TurnState.FAILED if failed else TurnState.INTERRUPTED
-        message = error.what if isinstance(error, LLMError) else str(error)
-        self._session.events.publish(RequestFailed(request=self.request, error=type(error).__name__, message=message))
+        name = type(error).__name__ if failed else AnswerInterrupted.__name__
+        message = (
+            error.what if isinstance(error, LLMError) else str(error) if failed else "stopped before the first token"
+        )
+        self._session.events.publish(RequestFailed(request=self.request, error=name, message=message))
 
 
 class LLMSession:
     """One conversation: its turns, its model, its options.
 
     `choice` is the model that answers (`None` until the first question), `options` hold for every question that says
-    nothing else, `system` stands before the conversation.
+    nothing else, `system` stands before the conversation. `last` is the answer that came last, in whatever turn and also
+    to a question with no memory.
     """
 
     def __init__(
@@ -215,6 +220,7 @@ class LLMSession:
         self.choice: Choice | None = None
         self.turns: list[Turn] = []
         self.replaced: list[Turn] = []
+        self.last: LLMResponse | None = None
         self._manager = manager
         self._executions: dict[str, str | None] = {}
         self._announced = False
@@ -276,11 +282,6 @@ class LLMSession:
                 pass
         assert answering.response is not None
         return answering.response
-
-    @property
-    def last(self) -> LLMResponse | None:
-        """The last turn's answer."""
-        return next((turn.answer for turn in reversed(self.turns) if turn.answers), None)
 
     def context(self, position: int | None = None, system: str | None = None) -> list[Message]:
         """What the model sees before the turn at `position` (by default: before the next one)."""

@@ -128,9 +128,11 @@ def unload(shell: InteractiveShell) -> None:
     registered = shell.magics_manager.magics
     for kind, names in MAGICS.items():
         for name in names:
-            registered[kind].pop(name, None)
+            owner: Any = getattr(registered[kind].get(name), "__self__", None)
+            if owner is magics:  # and not one who came after us
+                del registered[kind][name]
     for kind, name, other in magics.replaced:
-        registered[kind][name] = other
+        registered[kind].setdefault(name, other)
     while prompts_are_literal in shell.input_transformers_cleanup:
         shell.input_transformers_cleanup.remove(prompts_are_literal)
     if shell.Completer is not None and complete in shell.Completer.custom_matchers:

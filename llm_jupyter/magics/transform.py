@@ -25,7 +25,7 @@ def prompts_are_literal(lines: list[str]) -> list[str]:
     text = "".join(lines)
     if found := _CELL.match(text):
         return [f"get_ipython().run_cell_magic({found['name']!r}, {found['line'] or ''!r}, {found['body']!r})\n"]
-    if "%chat" not in text and "%llm" not in text or text.lstrip().startswith("%%"):
+    if ("%chat" not in text and "%llm" not in text) or text.lstrip().startswith("%%"):
         return lines
     rest, result, delimiter = deque(_LINE.findall(text)), [], ""
     while rest:

@@ -1,0 +1,186 @@
+"""`%llm` and its commands, over a scripted server."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from kernels import Kernel, kinds
+from servers.paced import ModelServer
+from servers.scripted import Gate, answer
+
+from llm_jupyter.magics.llm import COMMANDS
+
+
+def said(notebook: Kernel, command: str) -> str:
+    """What a command prints; it must be all that it does."""
+    ran = notebook.run(command)
+    assert ran.status == "ok", ran.error
+    assert kinds(ran.outputs) == ["stdout"]
+    assert max(map(len, ran.printed.splitlines())) <= 160
+    return ran.printed
+
+
+def test_one_look_says_what_runs_and_who_answers(notebook: Kernel, server: ModelServer) -> None:
+    notebook.run("%chat one")
+    text = said(notebook, "%llm")
+    assert text.startswith("local/m (local) answers")
+    assert "1 turn." in text
+    rows = {line.split()[0]: line for line in text.splitlines() if line and line[0].islower()}
+    assert "2 models" in rows["local"]
+    assert "llamacpp" in rows["embedded"]
+    assert "built in" in rows["embedded"]
+    assert len(text.splitlines()) <= 12
+    assert "%llm help" in text
+
+
+def test_models_lists_every_model_that_can_be_asked(notebook: Kernel) -> None:
+    text = said(notebook, "%llm models")
+    names = [line.split()[0] for line in text.splitlines()[1:] if line]
+    assert names[:3] == ["local/m", "local/other-model", "embedded/smollm2-135m"]
+
+
+def test_use_holds_for_the_session(notebook: Kernel, server: ModelServer) -> None:
+    assert "local/other-model (local) answers from now on" in said(notebook, "%llm use local/other-model")
+    notebook.run("%chat a")
+    notebook.run("%%llm\nb")
+    assert said(notebook, "%llm").startswith("local/other-model (local) answers")
+    assert [chat["model"] for chat in server.chats] == ["other-model"] * 2
+    said(notebook, "%llm use local/m")
+    assert not (notebook.home / "config.toml").exists()
+
+
+def test_use_that_fails_leaves_the_choice(notebook: Kernel, server: ModelServer) -> None:
+    said(notebook, "%llm use local/m")
+    ran = notebook.run("%llm use local/othermodel")
+    assert ran.status == "error"
+    assert "Did you mean local/other-model?" in ran.error[1]
+    notebook.run("%chat a")
+    assert server.chats[-1]["model"] == "m"
+
+
+def test_use_with_default_writes_the_settings_and_keeps_what_stands_there(notebook: Kernel) -> None:
+    file = notebook.home / "config.toml"
+    file.write_text('# mine\nfooter = "on"  # I like it\n\n[providers.lab]\nkind = "openai-compatible"\n')
+    try:
+        text = said(notebook, "%llm use --default local/other-model")
+        assert str(file) in text
+        assert file.read_text() == (
+            '# mine\nfooter = "on"  # I like it\ndefault_model = "local/other-model"\n\n'
+            '[providers.lab]\nkind = "openai-compatible"\n'
+        )
+        said(notebook, "%llm use local/m --default")
+        assert 'default_model = "local/m"' in file.read_text()
+        assert "# mine" in file.read_text()
+    finally:
+        file.unlink()
+
+
+def test_info_tells_what_the_server_tells(notebook: Kernel) -> None:
+    text = said(notebook, "%llm info local/other-model")
+    assert "local/other-model" in text
+    assert "prompts stay on this machine" in text
+    embedded = said(notebook, "%llm info embedded/smollm2-135m")
+    assert "98 MB" in embedded
+    assert said(notebook, "%llm info").splitlines()[0].split()[-1] == "local/m"
+
+
+def test_last_gives_the_figures_or_the_answer_itself(notebook: Kernel, server: ModelServer) -> None:
+    assert notebook.run("%llm last").error[0] == "SessionError: there is no answer yet"
+    server.next(answer("Hello"))
+    notebook.run("%chat hi")
+    text = said(notebook, "%llm last")
+    assert "local/m (local)" in text
+    assert "stop" in text
+    assert notebook.run("%llm last -o it").outputs == []
+    assert notebook.value("it.text") == "Hello"
+
+
+def test_last_knows_an_answer_without_memory(notebook: Kernel, server: ModelServer) -> None:
+    """The last answer is the one that was shown last, whoever asked."""
+    notebook.run("%chat one")
+    notebook.run("%%llm\ntwo")
+    assert notebook.run("%llm last -o it").status == "ok"
+    assert notebook.value("it.text") == "Heard: two"
+
+
+def test_config_shows_the_settings_and_their_file(notebook: Kernel) -> None:
+    text = said(notebook, "%llm config")
+    assert str(notebook.home / "config.toml") in text
+    assert "(not there yet)" in text
+    assert "openai-compatible" in text
+    notebook.run('%config LLMMagics.footer = "off"')
+    assert [line.split() for line in said(notebook, "%llm config").splitlines() if line.startswith("footer")] == [
+        ["footer", "off"]
+    ]
+
+
+def test_help_lists_every_command(notebook: Kernel) -> None:
+    text = said(notebook, "%llm help")
+    for _, usage, meaning in COMMANDS.values():
+        assert usage in text
+        assert meaning in text
+
+
+@pytest.mark.parametrize(
+    ("command", "hint"),
+    [
+        ("%llm why is the sky blue", "%chat why is the sky blue"),
+        ("%llm why is the sky blue?", "%chat why is the sky blue?"),
+        ("%llm modles", "Did you mean %llm models?"),
+        ("%llm rset", "Did you mean %llm reset?"),
+        ("%llm use", "%llm models"),
+        ("%llm use --defalt local/m", "--default"),
+        ("%llm models everything", "--remote"),
+        ("%llm info two words", "takes one model"),
+        ("%llm pull", "%llm pull smollm2-135m"),
+        ("%llm again what", "%chat"),
+        ("%llm last x", "-o NAME"),
+        ("%llm config x", "takes nothing"),
+        ("%llm reset x", "takes nothing"),
+        ("%llm pull local/m", "cannot fetch models"),
+    ],
+)
+def test_what_is_no_command_is_answered_with_what_to_type(
+    notebook: Kernel, server: ModelServer, command: str, hint: str
+) -> None:
+    ran = notebook.run(command)
+    assert ran.status == "error"
+    assert kinds(ran.outputs) == ["error"]
+    assert 1 <= len(ran.error) <= 3
+    assert hint in "\n".join(ran.error)
+    assert server.chats == []
+
+
+@pytest.mark.live
+def test_pull_of_what_is_here_says_so_in_one_output(tmp_path: Path, weights: Path) -> None:
+    from live import place
+
+    place(weights, tmp_path)
+    with Kernel(tmp_path) as kernel:
+        kernel.load()
+        ran = kernel.run("%llm pull smollm2-135m")
+        assert ran.status == "ok", ran.error
+        assert len(ran.outputs) == 1
+        assert "embedded/smollm2-135m is here" in ran.outputs[0]["data"]["text/plain"]
+        assert "135 million" in kernel.run("%llm info embedded/smollm2-135m").printed
+
+
+def test_a_look_can_be_interrupted(tmp_path: Path) -> None:
+    gate = Gate()
+    from servers.scripted import ScriptedServer
+
+    with ScriptedServer([gate]) as silent:
+        environment = {
+            "LLM_JUPYTER_PROVIDERS__LOCAL__KIND": "openai-compatible",
+            "LLM_JUPYTER_PROVIDERS__LOCAL__BASE_URL": silent.base_url,
+        }
+        with Kernel(tmp_path, environment) as kernel:
+            kernel.load()
+            ran = kernel.start("%llm models")
+            assert gate.reached.wait(5)
+            kernel.interrupt()
+            kernel.finish(ran)
+    assert ran.status == "error"
+    assert len(ran.error) == 1
+    assert ran.error[0].startswith("AnswerInterrupted: ")

@@ -1,0 +1,183 @@
+from __future__ import annotations
+
+import nbconvert.filters.markdown_mistune as notebook_markdown
+import pytest
+from bs4 import BeautifulSoup, Tag
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llm_jupyter.magics.markdown import ZERO_WIDTH, BlockScanner, Parts, harmless
+
+HOSTILE = [
+    "<script>alert(1)</script>",
+    "text <ScRiPt src=//x></sCrIpT> text",
+    "<img src=x onerror=alert(1)>",
+    "![beacon](https://x.invalid/pixel.png)",
+    "![beacon][1]\n\n[1]: https://x.invalid/pixel.png",
+    "<iframe srcdoc='<script>alert(1)</script>'></iframe>",
+    "<svg/onload=alert(1)>",
+    "<style>@import 'https://x.invalid'</style>",
+    "<details open ontoggle=alert(1)>",
+    "</details><img src=x onerror=alert(1)>",
+    "<!-- <img src=x onerror=alert(1)> -->",
+    "<?php x ?><img src=x onerror=alert(1)>",
+    "<![CDATA[<img src=x onerror=alert(1)>]]>",
+    "<a href='javascript:alert(1)'>x</a>",
+    "<base href=//x.invalid>",
+    "<form action=//x.invalid><input onfocus=alert(1) autofocus></form>",
+    "> <img src=x onerror=alert(1)>",
+    "- <img src=x onerror=alert(1)>\n\n  <iframe src=x>",
+    "    code\n<img src=x onerror=alert(1)>",
+    "| a | b |\n|---|---|\n| <img src=x onerror=alert(1)> | ![y](//z) |",
+    "`` ` <img src=x onerror=alert(1)> ``` ``\n<img src=x onerror=alert(1)>",
+    "```\ncode\n```\n<img src=x onerror=alert(1)>",
+    "```\ncode\n````\n<img src=x onerror=alert(1)>",
+    "~~~\n```\n~~~\n<img src=x onerror=alert(1)>",
+    "``` a`b\n<img src=x onerror=alert(1)>\n```",
+    "- ```\n  code\n<img src=x onerror=alert(1)>\n",
+    "> ```\n> code\n\n<img src=x onerror=alert(1)>",
+    "1. ~~~\n<iframe src=x></iframe>",
+    "  ```\n<img src=x onerror=alert(1)>\n  ```\n<img src=x onerror=alert(1)>",
+    "a\r```\r\n<img src=x onerror=alert(1)>",
+    "\\<img src=x onerror=alert(1)>",
+    "\\\\<img src=x onerror=alert(1)>",
+    "<https://x.invalid/<img/src=x/onerror=alert(1)>>",
+    "<https://x.invalid><img src=x onerror=alert(1)>",
+    "[x](<javascript:alert(1)>)",
+    "$<img src=x onerror=alert(1)>$",
+    "$$\n<img src=x onerror=alert(1)>\n$$",
+    "\\begin{a}<img src=x onerror=alert(1)>\\end{a}",
+    "[![x](//y)](//z)",
+    "!\\[x](//y) !\n[x](//y)",
+    "```\n```\n```\n<img src=x onerror=alert(1)>\n```\n<img src=x onerror=alert(1)>",
+    "```\u2028<img src=x onerror=alert(1)>\n```\n<img src=x onerror=alert(1)>",
+    "```\x0c\n<img src=x onerror=alert(1)>",
+    "x\n===\n```\n<img src=x onerror=alert(1)>\n ```\n<img src=x onerror=alert(1)>",
+    "```\n\t```\n<img src=x onerror=alert(1)>\n```\n<iframe>",
+    "```\u00a0\ncode\n```\u00a0\n<img src=x onerror=alert(1)>",
+]
+INNOCENT = {"p", "pre", "code", "span", "div", "em", "strong", "ul", "ol", "li", "blockquote", "h1", "h2", "h3", "h4",
+            "h5", "h6", "hr", "br", "a", "table", "thead", "tbody", "tr", "th", "td", "del", "s"}  # fmt: skip
+
+
+def rendered(text: str) -> BeautifulSoup:
+    """A page as nbconvert makes it of a notebook's Markdown, with nothing sanitised after it."""
+    return BeautifulSoup(notebook_markdown.markdown2html_mistune(text), "html.parser")
+
+
+def live(page: BeautifulSoup) -> list[str]:
+    """What in a page could run or fetch something."""
+    found = []
+    for tag in page.find_all(True):
+        assert isinstance(tag, Tag)
+        handlers = [name for name in tag.attrs if name.lower().startswith("on")]
+        address = str(tag.attrs.get("href", "")).strip().lower()
+        if tag.name not in INNOCENT or handlers or address.startswith(("javascript:", "data:", "vbscript:")):
+            found.append(str(tag))
+    return found
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_nothing_in_a_models_text_is_live_in_a_page(text: str) -> None:
+    assert live(rendered(harmless(text))) == []
+
+
+def test_the_list_of_hostile_texts_would_be_live_as_it_stands() -> None:
+    dangerous = [text for text in HOSTILE if live(rendered(text))]
+    assert len(dangerous) >= 30
+
+
+pieces = st.sampled_from(
+    ["<img src=x onerror=alert(1)>", "<script>", "</script>", "```", "~~~", "````", "\n", "\n\n", " ", "    ", "> ", "- ",
+     "1. ", "`", "``", "x", "|", "---", "\t", "![a](//b)", "<", ">", "!", "[", "](", "\\", "$$", "$", "<!--", "-->", "\r"]
+)  # fmt: skip
+
+
+@given(st.lists(pieces, max_size=15).map("".join))
+def test_no_arrangement_of_blocks_makes_a_tag_live(text: str) -> None:
+    assert live(rendered(harmless(text))) == []
+
+
+@given(st.text())
+def test_only_invisible_characters_are_added(text: str) -> None:
+    assert harmless(text).replace(ZERO_WIDTH, "") == text.replace(ZERO_WIDTH, "")
+
+
+def test_code_fences_at_the_beginning_of_a_line_are_not_touched() -> None:
+    text = "Look:\n\n```html\n<img src=x onerror=y>\n![a](b)\n```\n\n~~~\n<b>\n~~~\n\nand <b>so</b>"
+    safe = harmless(text)
+    assert "```html\n<img src=x onerror=y>\n![a](b)\n```" in safe
+    assert "~~~\n<b>\n~~~" in safe
+    assert "<b>so" not in safe
+
+
+@pytest.mark.parametrize("text", ["a < b and c > d", "1<2", "x <- y", "see <https://example.org/a?b=c>", "wow! [1]"])
+def test_prose_without_markup_is_not_touched(text: str) -> None:
+    assert harmless(text) == text
+
+
+def test_the_scanner_knows_what_is_open() -> None:
+    scanner = BlockScanner()
+    for line in ("text", "````python", "x = 1", "```"):
+        scanner.feed(line)
+    assert (scanner.closing, scanner.opening) == ("\n````", "````python\n")
+    scanner.feed("````")
+    assert (scanner.closing, scanner.opening) == ("", "")
+    for line in ("| a | b |", "|---|:-:|", "| 1 | 2 |"):
+        scanner.feed(line)
+    assert scanner.opening == "| a | b |\n|---|:-:|\n"
+    scanner.feed("after it")
+    assert scanner.opening == ""
+
+
+@given(st.lists(st.text("ab \n`|-", max_size=40), max_size=60), st.integers(1, 60))
+def test_the_two_parts_of_a_growing_text_are_always_the_text(deltas: list[str], least: int) -> None:
+    parts, text, border = Parts(least), "", 0
+    for piece in deltas:
+        text += piece
+        moved = parts.settle(text)
+        assert text[: parts.settled] + text[parts.settled :] == text
+        assert border <= parts.settled <= len(text)
+        assert moved == (parts.settled != border)
+        border = parts.settled
+
+
+TEXTS = {
+    "prose": "The quick brown fox jumps over it.\n\n" * 2300,
+    "one fence": "```python\n" + "x = compute(1, 2, 3)\n" * 4000,
+    "one line": "word " * 16000,
+    "one word": "x" * 80000,
+    "one table": "| a | b |\n|---|---|\n" + "| some cell | another |\n" * 3400,
+}
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_what_settles_is_shown_a_few_times_and_the_open_end_stays_small(name: str) -> None:
+    text = TEXTS[name]
+    parts, sent, longest = Parts(), 0, 0
+    for end in range(0, len(text), 64):
+        if parts.settle(text[:end]):
+            sent += parts.settled + len(parts.closing)
+        longest = max(longest, end - parts.settled - max(4096, parts.settled // 5))
+    assert sent <= 10 * len(text)
+    assert longest <= 64
+    assert parts.settled > 0.7 * len(text)
+
+
+def test_a_fence_that_is_cut_is_closed_and_opened_again() -> None:
+    text = "Here:\n\n```python\n" + "x = 1\n" * 1000
+    parts = Parts()
+    assert parts.settle(text)
+    head, tail = text[: parts.settled] + parts.closing, parts.opening + text[parts.settled :]
+    assert parts.opening == "```python\n"
+    for half in (head, tail + "```"):
+        code = rendered(half).find_all("pre")
+        assert len(code) == 1
+        assert "```" not in code[0].get_text()
+
+
+def test_a_table_that_is_cut_has_its_head_twice() -> None:
+    parts, text = Parts(), TEXTS["one table"]
+    assert parts.settle(text[:6000])
+    tail = rendered(parts.opening + text[parts.settled : 6000])
+    assert [cell.get_text() for cell in tail.find_all("th")] == ["a", "b"]
