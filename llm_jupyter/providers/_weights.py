@@ -16,6 +16,7 @@ import json
 import os
 import re
 import sys
+import tempfile
 import zipfile
 import zlib
 from collections.abc import AsyncGenerator
@@ -237,21 +238,25 @@ async def _wheel_url() -> str:
         raise _no_index(complaint) from None
 
 
-async def _ask_pip(*options: str) -> tuple[bytes, str]:
+async def _ask_pip(*options: str) -> tuple[str, str]:
     """Pip's report of what it would install, and what it complained of."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed", "--no-deps", "--only-binary", ":all:",
-        "--no-input", "--disable-pip-version-check", "--quiet", *options, "--report", "-", f"{PACKAGE}=={VERSION}",
-        stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-        start_new_session=True,
-    )  # fmt: skip
-    try:
-        output, complaint = await process.communicate()
-    except BaseException:
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-        raise
-    return output.strip(), complaint.decode("utf-8", "replace")
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "report.json"  # a file: what pip prints may be coloured, as in a kernel
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed", "--no-deps", "--only-binary",
+            ":all:", "--no-input", "--disable-pip-version-check", "--quiet", *options, "--report", str(report),
+            f"{PACKAGE}=={VERSION}",
+            stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
+            start_new_session=True,
+        )  # fmt: skip
+        try:
+            _, complaint = await process.communicate()
+        except BaseException:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            raise
+        found = report.read_text() if report.exists() else ""
+    return found, complaint.decode("utf-8", "replace")
 
 
 def _no_index(complaint: str) -> LLMError:

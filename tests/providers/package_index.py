@@ -88,6 +88,8 @@ class PackageIndex:
             "PIP_RETRIES": "0",
             "PIP_DEFAULT_TIMEOUT": "5",
             "no_proxy": "127.0.0.1",
+            "FORCE_COLOR": "1",  # a kernel sets it, and pip then colours what it prints
+            "CLICOLOR_FORCE": "1",
         }
 
 
