@@ -1,0 +1,106 @@
+"""A model server that answers at a known pace: `python -m tests.benchmarks.server` in a process of its own.
+
+The last message of a request says what to send: `NAME COUNT RATE`, as in `prose 2000 1000`; a rate of 0 is as fast as it
+can. Every token is one event in one HTTP chunk, written on its own. `GET /sent` tells of the last answer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import ClassVar
+
+from tests.benchmarks.texts import tokens
+
+ROOT = Path(__file__).parents[2]
+
+
+def sse(pieces: list[str]) -> Iterator[bytes]:
+    """An answer as OpenAI-compatible servers stream it."""
+    yield _event({"role": "assistant", "content": ""})
+    for piece in pieces:
+        yield _event({"content": piece})
+    yield _event({}, "stop")
+    yield b"data: [DONE]\n\n"
+
+
+def _event(delta: dict[str, str], finish: str | None = None) -> bytes:
+    body = {
+        "id": "chatcmpl-benchmark", "object": "chat.completion.chunk", "created": 1760000000, "model": "m",
+        "choices": [{"index": 0, "delta": delta, "finish_reason": finish}],
+    }  # fmt: skip
+    return b"data: " + json.dumps(body, separators=(",", ":")).encode() + b"\n\n"
+
+
+class Handler(BaseHTTPRequestHandler):
+    """What an answer took is kept in the class, for `/sent`."""
+
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    sent: ClassVar[dict[str, float]] = {}
+
+    def do_GET(self) -> None:
+        reply = self.sent if self.path == "/sent" else {"object": "list", "data": [{"id": "m", "object": "model"}]}
+        body = json.dumps(reply).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def do_POST(self) -> None:
+        request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        name, count, rate = request["messages"][-1]["content"].split()
+        chunks = [b"%x\r\n%s\r\n" % (len(event), event) for event in sse(tokens(name, int(count)))]
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        began = self._send(chunks, float(rate))
+        self.wfile.write(b"0\r\n\r\n")
+        type(self).sent = {"first_token": began, "seconds": time.time() - began}
+
+    def _send(self, chunks: list[bytes], rate: float) -> float:
+        """Write the chunks, each at its time; when the first token went, on the clock of the wall."""
+        self.wfile.write(chunks[0])  # the role, which says nothing yet
+        began, start = time.time(), time.perf_counter()
+        for n, chunk in enumerate(chunks[1:]):
+            if rate and (early := start + n / rate - time.perf_counter()) > 0:
+                time.sleep(early)
+            self.wfile.write(chunk)
+        return began
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@contextlib.contextmanager
+def running() -> Iterator[str]:
+    """The server in a process of its own; gives its base URL."""
+    command = [sys.executable, "-m", "tests.benchmarks.server"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield f"http://127.0.0.1:{int(process.stdout.readline())}/v1"
+        finally:
+            process.kill()
+
+
+def sent(url: str) -> dict[str, float]:
+    """When the first token of the last answer went, and how many seconds the whole took."""
+    with urllib.request.urlopen(url.removesuffix("/v1") + "/sent") as reply:
+        return dict(json.load(reply))
+
+
+if __name__ == "__main__":
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.daemon_threads = True
+        print(server.server_address[1], flush=True)
+        server.serve_forever()
