@@ -20,7 +20,7 @@ from nbclient import NotebookClient
 ROOT = Path(__file__).resolve().parent.parent
 QUICKSTART = ROOT / "notebooks" / "01_quickstart.ipynb"
 EXECUTED = ROOT / "notebooks" / "executed" / QUICKSTART.name
-STATUS = re.compile(r"\*[^*\n]+….*\*")
+STATUS = re.compile(r"\*[^*\n]+\*")
 """What a cell shows while it waits."""
 
 
@@ -75,7 +75,9 @@ def main() -> int:
             "LLM_JUPYTER_PROVIDERS__EMBEDDED__KIND": "llamacpp",
             "LLM_JUPYTER_PROVIDERS__EMBEDDED__PROMPT_LOG": log,
         }
-        client = TerminalClient(notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(ROOT)}})
+        client = TerminalClient(
+            notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(ROOT)}}
+        )
         client.create_kernel_manager().transport = "ipc" if os.name == "posix" else "tcp"
         with client.setup_kernel(env=environment):
             for number, cell in enumerate(notebook.cells):

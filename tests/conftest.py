@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hypothesis import settings
 
-pytest_plugins = ["live", "labs"]  # the real model's weights; a real JupyterLab in a real browser
+pytest_plugins = ["counts", "live", "labs"]
 
 # Machines that run many things at once make single examples slow; a limit on the time of one would only be noise.
 settings.register_profile("steady", deadline=None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from itertools import pairwise
 
 import pytest
 from labs import ARTIFACTS, Lab
@@ -57,7 +58,7 @@ def test_text_grows_while_the_cell_runs_and_ends_as_rendered_markdown(page: Page
 
     lengths = page.evaluate("window.lengths")
     while_running = [length for length, running in lengths if running]
-    growing = [length for before, length in zip(while_running, while_running[1:], strict=False) if length > before]
+    growing = [length for before, length in pairwise(while_running) if length > before]
     assert len(growing) >= 4, lengths
     answer = first.locator(".jp-OutputArea-output.jp-RenderedMarkdown")
     expect(answer).to_have_count(1)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import os
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
+from counts import times
 from kernels import Kernel
 from live import eventually, place
 
-TIMES = int(os.environ.get("LLM_JUPYTER_STRESS", "2"))
-"""How often a kernel is killed; set `LLM_JUPYTER_STRESS=20` for the whole count."""
+KILLS = times(20)
 
 LONG = "%chat -t 0 --max-tokens 4000 Tell a very long story about the sea."
 
@@ -46,16 +46,22 @@ def generating(kernel: Kernel) -> list[psutil.Process]:
     return children
 
 
-async def test_a_kernel_that_is_killed_while_a_model_answers_leaves_no_process(tmp_path: Path, weights: Path) -> None:
+@pytest.mark.stress
+@pytest.mark.timeout(300)
+async def test_a_kernel_that_is_killed_while_a_model_answers_leaves_no_process(
+    tmp_path: Path, weights: Path, report: Callable[[str], None]
+) -> None:
     place(weights, tmp_path)
     took = []
-    for _ in range(TIMES):
+    for _ in range(KILLS):
         with Kernel(tmp_path) as kernel:
             children = generating(kernel)
             kernel.kill()
             took.append(await eventually(lambda children=children: not living(children), within=2))
-    print(f"\n{len(took)} kernels killed, no process left; the last went after at most {max(took):.2f} s")
-    assert len(took) == TIMES
+    report(
+        f"{len(took)} kernels killed while a model answered, no process left; the slowest was gone after {max(took):.3f} s"
+    )
+    assert len(took) == KILLS
 
 
 async def test_a_kernel_that_is_shut_down_leaves_no_process(tmp_path: Path, weights: Path) -> None:

@@ -3,13 +3,14 @@
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import aiohttp
 import psutil
 import pytest
 import pytest_asyncio
+from counts import times
 from holders import ENDINGS, HOLDER, INTERRUPTED, Holder, is_dead, no_new_child
 from live import eventually, place
 
@@ -29,7 +30,7 @@ from llm_jupyter.providers.base import ChunkStream
 from llm_jupyter.providers.llamacpp import LlamaCppProvider
 from llm_jupyter.types import Chunk, GenerationOptions, ProviderState
 
-KILLS = 20 if os.environ.get("LLM_JUPYTER_STRESS") else 2
+KILLS = times(20)
 BRIEF = GenerationOptions(max_tokens=4, temperature=0.0)
 ENDLESS = GenerationOptions(max_tokens=1800, extra={"ignore_eos": True})
 CHAIN = (ModelLoading, HostStarted, ModelLoaded, HostStopped, ModelUnloaded)
@@ -59,7 +60,9 @@ def chain(events: list[Event]) -> list[str]:
 # -- it never outlives its kernel
 
 
-async def test_a_killed_kernel_leaves_no_model_process(llm_home: Path) -> None:
+@pytest.mark.stress
+@pytest.mark.timeout(300)
+async def test_a_killed_kernel_leaves_no_model_process(llm_home: Path, report: Callable[[str], None]) -> None:
     took = []
     for _ in range(KILLS):
         holder = await Holder.start(HOLDER.replace("END", ENDINGS["generating on"]), llm_home)
@@ -68,7 +71,7 @@ async def test_a_killed_kernel_leaves_no_model_process(llm_home: Path) -> None:
         holder.kill()
         took.append(await eventually(lambda child=child: is_dead(child), within=2.0))
         assert await holder.process.wait() == -signal.SIGKILL
-    print(f"{len(took)} of {KILLS} model processes died with their kernel, the slowest after {max(took):.3f} s")
+    report(f"{len(took)} of {KILLS} model processes died with their kernel, the slowest after {max(took):.3f} s")
     assert len(took) == KILLS
 
 
