@@ -32,7 +32,7 @@ class TerminalClient(NotebookClient):
         self._shown: dict[str, str] = {}
 
     def process_message(self, msg: dict[str, Any], cell: Any, cell_index: int) -> Any:
-        """nbclient's hook for every message of the kernel."""
+        """What nbclient calls for every message of the kernel."""
         kind, content = msg["msg_type"], msg["content"]
         if kind == "stream":
             self._write(content["text"])
