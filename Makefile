@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 
-.PHONY: help demo lab test lint stress bench notebooks recordings clean
+.PHONY: help demo lab test lint coverage stress bench notebooks recordings clean
 
 help:
 	@echo "make demo    talk to the embedded model: sets everything up, runs the quickstart, exits"
@@ -39,8 +39,11 @@ lint: $(VENV)/.dev
 
 test: lint
 	scripts/ensure_chromium
-	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
+	$(BIN)/python -m pytest
 	scripts/run_notebooks --check $(BIN)/python $(NOTEBOOKS)
+
+coverage: $(VENV)/.dev
+	$(BIN)/python -m pytest --cov --cov-report=term
 
 stress: $(VENV)/.dev
 	LLM_JUPYTER_STRESS=1 $(BIN)/python -m pytest -rA -m stress
