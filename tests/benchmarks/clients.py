@@ -79,7 +79,51 @@ async def litellm(url: str) -> AsyncIterator[tuple[Stream, Callable[[Any], str]]
     yield stream, lambda event: event.choices[0].delta.content or ""
 
 
-CLIENTS = {"llm_jupyter": llm_jupyter, "httpx": httpx, "openai": openai, "litellm": litellm}
+@asynccontextmanager
+async def llm_jupyter_ollama(url: str) -> AsyncIterator[tuple[Stream, Callable[[Any], str]]]:
+    from llm_jupyter.providers.ollama import OllamaProvider
+
+    async with OllamaProvider("bench", base_url=url) as provider:
+
+        async def stream() -> list[Any]:
+            async with provider.stream_chat_completion(MESSAGES, model="m") as chunks:
+                return [chunk async for chunk in chunks]
+
+        yield stream, lambda chunk: chunk.text
+
+
+@asynccontextmanager
+async def httpx_ndjson(url: str) -> AsyncIterator[tuple[Stream, Callable[[Any], str]]]:
+    import json
+
+    import httpx
+
+    body = {"model": "m", "stream": True, "messages": MESSAGES}
+    async with httpx.AsyncClient(timeout=60) as client:
+
+        async def stream() -> list[str]:
+            async with client.stream("POST", url.removesuffix("/v1") + "/api/chat", json=body) as response:
+                return [line async for line in response.aiter_lines()]
+
+        yield stream, lambda line: json.loads(line)["message"]["content"] if line else ""
+
+
+@asynccontextmanager
+async def ollama(url: str) -> AsyncIterator[tuple[Stream, Callable[[Any], str]]]:
+    from ollama import AsyncClient
+
+    client = AsyncClient(host=url.removesuffix("/v1"))
+
+    async def stream() -> list[Any]:
+        return [part async for part in await client.chat(model="m", messages=MESSAGES, stream=True)]
+
+    yield stream, lambda part: part["message"]["content"] or ""
+
+
+CLIENTS = {
+    client.__name__: client
+    for client in (llm_jupyter, httpx, openai, litellm, llm_jupyter_ollama, httpx_ndjson, ollama)
+}
 
 
 async def main(name: str, url: str, count: int, expected: str) -> None:

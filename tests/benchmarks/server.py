@@ -39,6 +39,30 @@ def _event(delta: dict[str, str], finish: str | None = None) -> bytes:
     return b"data: " + json.dumps(body, separators=(",", ":")).encode() + b"\n\n"
 
 
+def ndjson(pieces: list[str]) -> Iterator[bytes]:
+    """An answer as Ollama streams it."""
+    about = {"model": "m", "created_at": "2026-01-01T00:00:00.000000000Z"}
+    for piece in ["", *pieces]:
+        yield _line({**about, "message": {"role": "assistant", "content": piece}, "done": False})
+    last = {"message": {"role": "assistant", "content": ""}, "done": True, "done_reason": "stop"}
+    yield _line({**about, **last, "prompt_eval_count": 9, "eval_count": len(pieces)})
+
+
+def _line(body: dict[str, object]) -> bytes:
+    return json.dumps(body, separators=(",", ":")).encode() + b"\n"
+
+
+FORMATS = {"/v1/chat/completions": (sse, "text/event-stream"), "/api/chat": (ndjson, "application/x-ndjson")}
+REPLIES: dict[str, object] = {
+    "/v1/models": {"object": "list", "data": [{"id": "m", "object": "model"}]},
+    "/api/version": {"version": "0.9.3"},
+    "/api/tags": {"models": [{"name": "m"}]},
+    "/api/ps": {"models": [{"name": "m"}]},
+    "/api/show": {"details": {}, "model_info": {"llama.context_length": 8192}, "capabilities": ["completion"]},
+}
+"""What is answered to requests that want no text."""
+
+
 class Handler(BaseHTTPRequestHandler):
     """What an answer took is kept in the class, for `/sent`."""
 
@@ -47,25 +71,31 @@ class Handler(BaseHTTPRequestHandler):
     sent: ClassVar[dict[str, float]] = {}
 
     def do_GET(self) -> None:
-        reply = self.sent if self.path == "/sent" else {"object": "list", "data": [{"id": "m", "object": "model"}]}
-        body = json.dumps(reply).encode()
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
+        self._reply(self.sent if self.path == "/sent" else REPLIES[self.path])
 
     def do_POST(self) -> None:
         request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if self.path not in FORMATS:
+            self._reply(REPLIES[self.path])
+            return
+        events, content_type = FORMATS[self.path]
         name, count, rate = request["messages"][-1]["content"].split()
-        chunks = [b"%x\r\n%s\r\n" % (len(event), event) for event in sse(tokens(name, int(count)))]
+        chunks = [b"%x\r\n%s\r\n" % (len(event), event) for event in events(tokens(name, int(count)))]
         self.send_response(200)
-        self.send_header("Content-Type", "text/event-stream")
+        self.send_header("Content-Type", content_type)
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
         began = self._send(chunks, float(rate))
         self.wfile.write(b"0\r\n\r\n")
         type(self).sent = {"first_token": began, "seconds": time.time() - began}
+
+    def _reply(self, content: object) -> None:
+        body = json.dumps(content).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
 
     def _send(self, chunks: list[bytes], rate: float) -> float:
         """Write the chunks, each at its time; when the first token went, on the clock of the wall."""

@@ -6,6 +6,7 @@ import contextlib
 import os
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 from tests.benchmarks import server
@@ -13,8 +14,36 @@ from tests.benchmarks.figures import Report, median
 from tests.benchmarks.peers import PeerMissing, python_of, version_of
 from tests.benchmarks.texts import whole
 
-PEERS = ("httpx", "openai", "litellm")
 TOKENS = 2000
+
+
+@dataclass(frozen=True)
+class Race:
+    """Clients of one protocol: our own client function, and the others' with the peer each comes from and what it runs.
+
+    `reading` only reads lines; `rival` is the protocol's usual client, which we promise to beat by `factor`.
+    """
+
+    protocol: str
+    ours: tuple[str, str]
+    others: tuple[tuple[str, str, str], ...]
+    reading: str
+    rival: str
+    factor: float
+
+
+RACES = (
+    Race(
+        "SSE", ("llm_jupyter", "stream_chat_completion"),
+        (("httpx", "httpx", "aiter_lines"), ("openai", "openai", "AsyncOpenAI"), ("litellm", "litellm", "acompletion")),
+        reading="httpx", rival="openai", factor=15,
+    ),
+    Race(
+        "NDJSON", ("llm_jupyter_ollama", "OllamaProvider.stream_chat_completion"),
+        (("httpx_ndjson", "httpx", "aiter_lines"), ("ollama", "ollama", "AsyncClient.chat")),
+        reading="httpx_ndjson", rival="ollama", factor=2.5,
+    ),
+)  # fmt: skip
 
 
 class Client:
@@ -51,15 +80,20 @@ class Client:
 
 def run(report: Report, *, runs: int) -> None:
     """Interleaved runs of all clients; medians of microseconds a token."""
-    pythons = {"llm_jupyter": sys.executable}
     report.versions["llm_jupyter"] = version_of(sys.executable, "jupyter-llm")
-    for peer in PEERS:
+    for race in RACES:
+        _run(report, race, runs)
+
+
+def _run(report: Report, race: Race, runs: int) -> None:
+    pythons = {race.ours[0]: sys.executable}
+    for client, peer, _ in race.others:
         try:
-            pythons[peer] = python_of(peer)
+            pythons[client] = python_of(peer)
         except PeerMissing as error:
             report.check(False, str(error))
             continue
-        report.versions[peer] = version_of(pythons[peer], peer)
+        report.versions[peer] = version_of(pythons[client], peer)
     request = f"line {TOKENS} 0"
     with contextlib.ExitStack() as stack:
         url = stack.enter_context(server.running())
@@ -73,21 +107,19 @@ def run(report: Report, *, runs: int) -> None:
                 spent = client.stream()
                 if n:  # the first run warms up
                     seconds[name].append(spent)
-    _tell(report, {name: median(values) / TOKENS * 1e6 for name, values in seconds.items()}, runs)
+    _tell(report, race, {name: median(values) / TOKENS * 1e6 for name, values in seconds.items()}, runs)
 
 
-def _tell(report: Report, each: dict[str, float], runs: int) -> None:
-    report.title(f"CPU for each of {TOKENS:,} tokens (SSE), medians of {runs} interleaved runs")
-    what = {
-        "llm_jupyter": "stream_chat_completion",
-        "httpx": "aiter_lines",
-        "openai": "AsyncOpenAI",
-        "litellm": "acompletion",
-    }
-    for name, value in each.items():
-        report.add(f"{name} {report.versions[name]} {what[name]}", value, "µs/token")
-    ours = each.pop("llm_jupyter")
-    if "httpx" in each:
-        report.add("llm_jupyter / httpx", ours / each["httpx"], "x", 0.5)
-    for name, value in each.items():
-        report.add(f"{name} / llm_jupyter", value / ours, "x", 15 if name == "openai" else None, at_least=True)
+def _tell(report: Report, race: Race, each: dict[str, float], runs: int) -> None:
+    report.title(f"CPU for each of {TOKENS:,} tokens ({race.protocol}), medians of {runs} interleaved runs")
+    ours = each[race.ours[0]]
+    report.add(f"llm_jupyter {report.versions['llm_jupyter']} {race.ours[1]}", ours, "µs/token")
+    for client, peer, what in race.others:
+        if client in each:
+            report.add(f"{peer} {report.versions[peer]} {what}", each[client], "µs/token")
+    if race.reading in each:
+        report.add(f"llm_jupyter / httpx ({race.protocol})", ours / each[race.reading], "x", 0.5)
+    for client, peer, _ in race.others:
+        if client in each:
+            target = race.factor if client == race.rival else None
+            report.add(f"{peer} / llm_jupyter ({race.protocol})", each[client] / ours, "x", target, at_least=True)
