@@ -13,6 +13,9 @@ from llm_jupyter.providers.base import LLMProvider
 EMBEDDED = "embedded"
 """The name of the provider that answers where no server runs."""
 
+FOUND, EMBEDDED_PRIORITY = -10, -100
+"""Priorities of servers that nobody configured, and of the embedded model; a configured one has 0 unless it says."""
+
 
 @dataclass(frozen=True, slots=True)
 class Recipe:

@@ -142,7 +142,7 @@ class Answering:
         if self.choice is None:
             self.choice = await session.current_choice()
         provider, model = self.choice.provider, self.choice.model
-        self._builder = ResponseBuilder(provider=provider.name, model=model, is_local=provider.is_local)
+        self._builder = ResponseBuilder(provider=provider.name, model=model, is_local=self.choice.is_local)
         await provider.prepare(model)
         session.announce()
         if provider.slots is not None and provider.in_flight >= provider.slots:

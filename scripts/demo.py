@@ -23,6 +23,13 @@ EXECUTED = ROOT / "notebooks" / "executed" / QUICKSTART.name
 STATUS = re.compile(r"\*[^*\n]+\*")
 """What a cell shows while it waits."""
 
+WITHOUT_OTHERS = {
+    f"LLM_JUPYTER_PROVIDERS__{name.upper()}__{field}": value
+    for name in ("ollama", "lmstudio")
+    for field, value in (("KIND", name), ("ENABLED", "false"))
+}
+"""The demo is of the embedded model, whatever else runs here."""
+
 
 class TerminalClient(NotebookClient):
     """Runs a notebook and writes what its cells show to the terminal, as it comes."""
@@ -74,6 +81,7 @@ def main() -> int:
             **os.environ,
             "LLM_JUPYTER_PROVIDERS__EMBEDDED__KIND": "llamacpp",
             "LLM_JUPYTER_PROVIDERS__EMBEDDED__PROMPT_LOG": log,
+            **WITHOUT_OTHERS,
         }
         client = TerminalClient(
             notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(ROOT)}}

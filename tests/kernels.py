@@ -22,14 +22,18 @@ from jupyter_client.blocking.client import BlockingKernelClient
 from jupyter_client.manager import KernelManager
 
 Output = dict[str, Any]
-FOREIGN = ("LLM_JUPYTER_", "OPENAI_", "ANTHROPIC_", "JPY_", "HTTP_PROXY", "HTTPS_PROXY")
+FOREIGN = ("LLM_JUPYTER_", "LM_API_TOKEN", "OLLAMA_", "OPENAI_", "ANTHROPIC_", "JPY_", "HTTP_PROXY", "HTTPS_PROXY")
 """Beginnings of variables that would change what a kernel does; none of them is handed on."""
+
+
+NOBODY = "127.0.0.1:9"
+"""An address at which nothing listens: an Ollama of the person who runs the tests is not to answer."""
 
 
 def kernel_environment(home: Path, extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """The environment of a process that knows only `home`, whatever the person who runs the tests has set."""
     inherited = {name: value for name, value in os.environ.items() if not name.upper().startswith(FOREIGN)}
-    profile = {"IPYTHONDIR": str(home / "ipython"), "LLM_JUPYTER_HOME": str(home)}
+    profile = {"IPYTHONDIR": str(home / "ipython"), "LLM_JUPYTER_HOME": str(home), "OLLAMA_HOST": NOBODY}
     return {**inherited, **profile, "PYTHONUNBUFFERED": "1", **(extra or {})}
 
 

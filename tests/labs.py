@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from kernels import NOBODY
 from live import place
 from playwright.sync_api import Browser, Page, sync_playwright
 
@@ -49,6 +50,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory, weights: Path) -> Iterator[Lab
     environment = {
         **os.environ,
         "LLM_JUPYTER_HOME": str(base / "home"),
+        "OLLAMA_HOST": NOBODY,
         "JUPYTER_CONFIG_DIR": str(base / "config"),
         "JUPYTER_RUNTIME_DIR": str(base / "runtime"),
         "JUPYTER_DATA_DIR": str(base / "data"),

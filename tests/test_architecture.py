@@ -22,7 +22,7 @@ FACES = ("magics", "widgets", "server", "cli")
 LEVELS: tuple[tuple[str, ...], ...] = (
     ("types",),
     ("errors",),
-    ("events", "settings", "portal"),
+    ("events", "settings", "portal", "recent"),
     ("providers.base", "providers._*"),
     ("providers", "providers.*"),
     ("connection", "hosts", "registry"),

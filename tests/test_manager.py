@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from providers.gguf_files import giant
 from servers.paced import ModelServer
 from servers.scripted import Gate, ScriptedServer
 
@@ -13,6 +14,7 @@ from llm_jupyter.errors import (
     InvalidInputError,
     LLMConnectionError,
     LLMError,
+    ModelLoadError,
     ModelNotFoundError,
     ProviderNotFoundError,
 )
@@ -131,9 +133,12 @@ async def test_a_name_with_a_slash_belongs_to_whoever_has_it(house: House) -> No
 
 async def test_a_gguf_file_is_named_by_its_path(house: House, tmp_path: Path) -> None:
     file = tmp_path / "mine and yours.gguf"
-    file.write_bytes(b"GGUF")
+    file.write_bytes(giant())
     choice = await house.manager.resolve(str(file))
-    assert (choice.provider.name, choice.model) == (EMBEDDED, str(file))
+    assert (choice.provider.name, choice.model, choice.full_name) == (EMBEDDED, str(file), str(file))
+    file.write_bytes(b"no model at all")
+    with pytest.raises(ModelLoadError, match="not a GGUF file"):
+        await house.manager.resolve(str(file))
     with pytest.raises(ModelNotFoundError):
         await house.manager.resolve(str(tmp_path / "not there.gguf"))
 

@@ -18,7 +18,9 @@ SEED = {
     "LLMProviderStatus": "types",
     "LLMResponse": "types",
     "LLMSessionManager": "sessions",
+    "LMStudioProvider": "providers.lmstudio",
     "LlamaCppProvider": "providers.llamacpp",
+    "OllamaProvider": "providers.ollama",
     "OpenAICompatibleProvider": "providers.openai_compatible",
     "ProviderRegistry": "registry",
 }
@@ -77,8 +79,13 @@ def test_a_provider_has_every_method_of_the_seed_with_a_docstring(method: str) -
     assert inspect.getdoc(function)
 
 
-def test_a_provider_has_a_name_and_both_providers_are_whole() -> None:
-    for kind in (llm_jupyter.OpenAICompatibleProvider, llm_jupyter.LlamaCppProvider):
+def test_a_provider_has_a_name_and_every_provider_is_whole() -> None:
+    for kind in (
+        llm_jupyter.LMStudioProvider,
+        llm_jupyter.LlamaCppProvider,
+        llm_jupyter.OllamaProvider,
+        llm_jupyter.OpenAICompatibleProvider,
+    ):
         assert issubclass(kind, LLMProvider)
         assert not inspect.isabstract(kind)
         assert "name" in inspect.signature(kind).parameters

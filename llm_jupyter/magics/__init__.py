@@ -15,7 +15,7 @@ from IPython.core.magic import Magics, line_cell_magic, magics_class, no_var_exp
 from traitlets import Enum, Float, Unicode, observe
 
 from llm_jupyter.errors import AnswerInterrupted
-from llm_jupyter.magics.args import COMPLETION, OPTIONS, help_lines
+from llm_jupyter.magics.args import COMPLETION, MEMORYLESS, OPTIONS, help_lines
 from llm_jupyter.magics.completion import complete
 from llm_jupyter.magics.kernel import KernelServices
 from llm_jupyter.magics.transform import prompts_are_literal
@@ -77,7 +77,7 @@ Options:
     the prompt, of any length
 
 Options of %%llm:
-{help_lines((*OPTIONS, COMPLETION))}
+{help_lines((*MEMORYLESS, COMPLETION))}
 """
 
     def _run(self, action: Callable[..., None], *arguments: Any) -> None:

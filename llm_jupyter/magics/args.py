@@ -103,6 +103,10 @@ OPTIONS: tuple[Option, ...] = (
     Option(("-q", "--quiet"), "quiet", "show nothing; for use with -o"),
     Option(("--no-history",), "no_history", "neither see nor join the conversation"),
 )
+MEMORYLESS: tuple[Option, ...] = (
+    *(option for option in OPTIONS if option.name not in ("system", "no_history")),
+    Option(("--system",), "system", "instructions for the model (quote them)", str, "TEXT"),
+)
 COMPLETION = Option(("--completion",), "completion", "continue the text as it stands, without chat roles")
 
 _FLAG = re.compile(r"(--?[A-Za-z][\w-]*)(?==|\s|$)")
@@ -158,11 +162,17 @@ def _converted(option: Option, flag: str, text: str, magic: str) -> Any:
 
 
 def _unknown(flag: str, by_flag: dict[str, Option], magic: str) -> InvalidInputError:
-    near = difflib.get_close_matches(flag, by_flag, 1)
+    near = difflib.get_close_matches(flag, by_flag, 1, 0.7)
     hint = f"Did you mean {near[0]}? " if near else f"{magic}? lists the options. "
     return InvalidInputError(
         f"{magic} has no option {flag}", next_step=f"{hint}(A prompt that begins with a dash goes after --.)"
     )
+
+
+def late_option(prompt: str) -> str | None:
+    """A long option that stands in a prompt, where it is no option any more."""
+    flags = {flag for option in OPTIONS for flag in option.flags if flag.startswith("--")}
+    return next((word for word in prompt.split() if word in flags), None)
 
 
 def help_lines(options: Sequence[Option]) -> str:

@@ -17,7 +17,7 @@ from llm_jupyter.events import (
     RequestQueued,
     RequestStarted,
 )
-from llm_jupyter.magics.args import COMPLETION, OPTIONS, parse
+from llm_jupyter.magics.args import COMPLETION, OPTIONS, late_option, parse
 from llm_jupyter.magics.kernel import KernelServices
 from llm_jupyter.magics.render import UPDATE_INTERVAL, AnswerView
 from llm_jupyter.manager import Choice
@@ -32,6 +32,7 @@ def chat(kernel: KernelServices, line: str, cell: str | None) -> None:
     """`%chat` with its prompt in the line, `%%chat` with its prompt in the cell."""
     magic = "%chat" if cell is None else "%%chat"
     values, prompt = _prompt(line, cell, OPTIONS, magic)
+    values["late"] = late_option(prompt) if cell is None else None
     session = kernel.factory.sessions.current
     choice = resolved_choice(kernel, values)
     options, system = generation_options(values), values.get("system")
@@ -106,7 +107,10 @@ def _finish(
     progress: Progress,
     values: Mapping[str, Any],
 ) -> None:
-    view.finish(response, answering.turn.id, _notes(kernel, response, answering, progress))
+    notes = _notes(kernel, response, answering, progress)
+    if late := values.get("late"):
+        notes.append(f"{late} came after the prompt's first word and was sent as part of it; options go first.")
+    view.finish(response, answering.turn.id, notes)
     if name := values.get("output"):
         kernel.shell.user_ns[name] = response
 
@@ -174,8 +178,8 @@ class Progress:
             self.reason = event.reason
         elif isinstance(event, ModelPulling):
             if event.completed:
-                size = f" ({_size(event.total)} to download)" if event.total else ""
-                self.fetched = f"{event.model}{size} was stored in {event.folder}."
+                size = f" ({_size(event.total)})" if event.total else ""
+                self.fetched = f"{event.model}{size} was fetched into {event.folder}."
             self._event = event
         elif isinstance(event, RequestStarted) and isinstance(self._event, RequestQueued):
             return  # it left, and waits at the server
@@ -200,7 +204,7 @@ class Progress:
         choice = self._answering.choice
         if choice is None:
             return "no model yet"
-        return f"{choice.full_name} · {'local' if choice.provider.is_local else 'remote'}"
+        return f"{choice.full_name} · {'local' if choice.is_local else 'remote'}"
 
     def status(self) -> str:
         """One line: how fast the answer comes, or what it waits for."""
@@ -255,7 +259,9 @@ def _prompt(line: str, cell: str | None, options: Any, magic: str) -> tuple[dict
             )
         return values, rest
     if rest.strip():
-        hint = f"Did you mean -m {rest.split()[0]}? The prompt goes on the lines below."
+        hint = "The prompt goes on the lines below."
+        if len(rest.split()) == 1:
+            hint = f"Did you mean -m {rest.strip()}? {hint}"
         raise InvalidInputError(f"{magic} takes only options on its first line, not {rest[:60]!r}", next_step=hint)
     prompt = cell.removesuffix("\n")
     if not prompt.strip():

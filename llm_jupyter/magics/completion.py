@@ -6,9 +6,9 @@ import re
 
 from IPython.core.completer import CompletionContext, SimpleCompletion, SimpleMatcherResult, context_matcher
 
-from llm_jupyter.magics.args import COMPLETION, OPTIONS
+from llm_jupyter.magics.args import COMPLETION, MEMORYLESS, OPTIONS
 
-COMMANDS = ("models", "use", "info", "pull", "again", "last", "reset", "config", "help")
+COMMANDS = ("models", "use", "info", "pull", "rm", "load", "unload", "again", "last", "reset", "config", "help")
 """The commands of `%llm`; named here too because their module is only imported when one runs. A test keeps them equal."""
 
 _OPTION = re.compile(r"^\s*%%?(chat|llm)\s(?:.*\s)?(--?[\w-]*)$")
@@ -30,6 +30,6 @@ def offered(line: str) -> tuple[str, list[str]]:
     if found := _COMMAND.match(line):
         return found[1], [name for name in COMMANDS if name.startswith(found[1])]
     if found := _OPTION.match(line):
-        options = (*OPTIONS, COMPLETION) if found[1] == "llm" else OPTIONS
+        options = (*MEMORYLESS, COMPLETION) if found[1] == "llm" else OPTIONS
         return found[2], [flag for option in options for flag in option.flags if flag.startswith(found[2])]
     return "", []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import sys
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -80,11 +79,20 @@ class KernelServices:
 
     def progress_line(self) -> Callable[[str], None]:
         """Something that shows one line in place of the one before."""
-        if not self.in_notebook:
-            return lambda line: (sys.stdout.write("\r" + line), sys.stdout.flush(), None)[-1]
-        from llm_jupyter.magics.render import ReplacedLine
+        from llm_jupyter.magics.render import OverwrittenLine, ReplacedLine
 
-        return ReplacedLine(self.shell.display_pub.publish).show
+        return ReplacedLine(self.shell.display_pub.publish).show if self.in_notebook else OverwrittenLine().show
+
+    def asks(self, question: str) -> bool:
+        """Whether the person says yes. Raises `InvalidInputError` where nobody can be asked."""
+        from llm_jupyter.errors import InvalidInputError
+
+        try:
+            return input(question).strip().lower() in ("y", "yes")
+        except (EOFError, RuntimeError, OSError):  # ipykernel's StdinNotImplementedError is a RuntimeError
+            raise InvalidInputError(
+                "nobody can be asked here", next_step="Add --yes to do it without asking."
+            ) from None
 
     def default_model_changed(self, model: str) -> None:
         """`%config LLMMagics.default_model = ...` in mid-session: the next question asks that model."""

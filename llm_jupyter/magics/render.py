@@ -125,9 +125,8 @@ class NotebookView:
             return
         self._last_status = now
         if thinking:
-            tail = " ".join(thinking[-200:].split())
-            status = f"Thinking… {now - self._began:.0f} s\n\n> {harmless(tail)}"
-            self._show(0, {"text/markdown": f"*{status.partition(chr(10))[0]}*\n\n> {harmless(tail)}"})
+            tail = harmless(" ".join(thinking[-200:].split()))
+            self._show(0, {"text/markdown": f"*Thinking… {now - self._began:.0f} s*\n\n> {tail}"})
         else:
             self._show(0, {"text/markdown": f"*{harmless(status)}*"})
 
@@ -213,6 +212,20 @@ class ReplacedLine:
             update = self._line is not None
             self._publish(data={"text/plain": line}, metadata={}, transient={"display_id": self._id}, update=update)
             self._line = line
+
+
+class OverwrittenLine:
+    """One line in a terminal that is written over the one before."""
+
+    def __init__(self, out: IO[str] | None = None) -> None:
+        self._out = out or sys.stdout
+        self._width = 0
+
+    def show(self, line: str) -> None:
+        """Show a line."""
+        self._out.write(f"\r{line:<{self._width}}")
+        self._out.flush()
+        self._width = len(line)
 
 
 class TerminalView:

@@ -12,17 +12,23 @@ if TYPE_CHECKING:
 
 BUILTIN: dict[str, str] = {
     "llamacpp": "llm_jupyter.providers.llamacpp:LlamaCppProvider",
+    "lmstudio": "llm_jupyter.providers.lmstudio:LMStudioProvider",
+    "ollama": "llm_jupyter.providers.ollama:OllamaProvider",
     "openai-compatible": "llm_jupyter.providers.openai_compatible:OpenAICompatibleProvider",
 }
 """Kind, as written in the settings, to `module:class`; a module is imported when its kind is first used."""
 
 
-def provider_class(kind: str) -> type[LLMProvider]:
-    """The class of a kind of provider. Raises `ConfigurationError` for an unknown kind."""
-    try:
-        module, name = BUILTIN[kind].split(":")
-    except KeyError:
+def check_kind(kind: str) -> None:
+    """Raise `ConfigurationError` for an unknown kind of provider. Nothing is imported."""
+    if kind not in BUILTIN:
         raise ConfigurationError(
             f"there is no kind of provider {kind!r}", next_step=f"The kinds are: {', '.join(BUILTIN)}."
-        ) from None
+        )
+
+
+def provider_class(kind: str) -> type[LLMProvider]:
+    """The class of a kind of provider. Raises `ConfigurationError` for an unknown kind."""
+    check_kind(kind)
+    module, name = BUILTIN[kind].split(":")
     return cast("type[LLMProvider]", getattr(importlib.import_module(module), name))

@@ -83,7 +83,7 @@ def error_from_fields(
             f"the server has no such address (HTTP 404){said}",
             where=where,
             status=status,
-            next_step="Is base_url right? It usually ends in /v1.",
+            next_step="Is base_url right? That of an OpenAI-compatible server usually ends in /v1.",
         )
     return RequestError(f"the server refused the request (HTTP {status}){said}", where=where, status=status)
 

@@ -64,7 +64,9 @@ def read_header(path: Path) -> GGUFHeader:
 def _read(path: Path, size: int, _mtime: int) -> GGUFHeader:
     with path.open("rb") as file:
         if file.read(4) != b"GGUF":
-            raise ModelLoadError(f"{path} is not a GGUF file")
+            raise ModelLoadError(
+                f"{path} is not a GGUF file", next_step="%llm models lists the models that can be used."
+            )
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             try:
                 return _parse(_Cursor(data), path, size)

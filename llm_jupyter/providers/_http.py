@@ -32,6 +32,7 @@ from llm_jupyter.providers.base import Pace
 
 T = TypeVar("T")
 
+REACH_OR_SWITCH = "Is the network there? Another model answers after %llm models and %llm use MODEL."
 START_OR_SWITCH = "Start that server, or choose another model: %llm models, then %llm use MODEL."
 
 BODY_LIMIT = 64 * 1024 * 1024
@@ -78,6 +79,7 @@ class HttpClient:
         self.where = f"{name} at {without_secrets(self.base_url)}"
         self._api_key = api_key
         self._loopback = is_loopback(base_url)
+        self._start_or_switch = START_OR_SWITCH if self._loopback else REACH_OR_SWITCH
         self._session: aiohttp.ClientSession | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._streams: weakref.WeakSet[MessageStream] = weakref.WeakSet()
@@ -198,7 +200,7 @@ class HttpClient:
             )
         if isinstance(error, aiohttp.ServerTimeoutError):
             return LLMConnectionError(
-                f"no connection within {CONNECT_TIMEOUT:g} s", where=self.where, next_step=START_OR_SWITCH
+                f"no connection within {CONNECT_TIMEOUT:g} s", where=self.where, next_step=self._start_or_switch
             )
         if isinstance(error, aiohttp.ClientResponseError):
             return MalformedResponseError(
@@ -208,7 +210,7 @@ class HttpClient:
             return LLMConnectionError(f"the secure connection failed: {one_line(str(error))}", where=self.where)
         if isinstance(error, aiohttp.ClientConnectorError):
             return LLMConnectionError(
-                f"nothing answers: {_plain(error.os_error)}", where=self.where, next_step=START_OR_SWITCH
+                f"nothing answers: {_plain(error.os_error)}", where=self.where, next_step=self._start_or_switch
             )
         if isinstance(
             error, aiohttp.ServerDisconnectedError | aiohttp.ClientOSError | aiohttp.ClientPayloadError | OSError

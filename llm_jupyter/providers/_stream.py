@@ -171,7 +171,7 @@ def not_a_stream(response: aiohttp.ClientResponse, raw: bytes, where: str) -> LL
     return MalformedResponseError(
         f"the reply is no stream of events ({kind}): {excerpt(raw) or 'it is empty'}",
         where=where,
-        next_step="Is base_url right? It usually ends in /v1.",
+        next_step="Is base_url right? That of an OpenAI-compatible server usually ends in /v1.",
     )
 
 

@@ -160,6 +160,15 @@ def checked_messages(messages: Sequence[MessageLike] | str) -> list[Message]:
         raise InvalidInputError(str(error)) from None
 
 
+def parameter_count(size: str) -> int | None:
+    """A number of weights as servers write it (`134.52M`, `7B`); `None` for anything else."""
+    scale = {"K": 1e3, "M": 1e6, "B": 1e9, "T": 1e12}.get(size[-1:].upper())
+    try:
+        return round(float(size[:-1]) * scale) if scale else None
+    except ValueError:
+        return None
+
+
 class LLMProvider(ABC):
     """One model server, or the embedded model.
 
@@ -197,7 +206,11 @@ class LLMProvider(ABC):
         return ""
 
     async def __aenter__(self) -> Self:
-        await self.connect()
+        try:
+            await self.connect()
+        except BaseException:
+            await self.disconnect()
+            raise
         return self
 
     async def __aexit__(
@@ -250,6 +263,10 @@ class LLMProvider(ABC):
     @abstractmethod
     async def get_model_info(self, model: str) -> LLMModelInfo:
         """All that the server tells of a model. Raises `ModelNotFoundError`."""
+
+    def fetches(self, model: str) -> bool:
+        """Whether `pull_model` makes sense of that name."""
+        return False
 
     def pull_model(self, model: str) -> AsyncIterator[PullProgress]:
         """Fetch a model, telling how far it is. Stopping the iteration pauses it; asking again resumes it."""

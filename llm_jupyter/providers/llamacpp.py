@@ -40,7 +40,7 @@ DEMONSTRATION_TOKENS = 512
 
 ADVICE = (
     f"{MODEL_ID} is a tiny demonstration model: it writes well and knows little. "
-    "For a better one: %llm use /path/to/model.gguf, or name a server in the settings (%llm config)."
+    "For a better one: start Ollama or LM Studio, then %llm models and %llm use MODEL; or %llm use /path/to/model.gguf."
 )
 
 
@@ -88,7 +88,7 @@ class LlamaCppProvider(OpenAICompatibleProvider):
 
     @property
     def where(self) -> str:
-        return f"{self.name}, llama.cpp in this kernel" if self._embedded else super().where
+        return f"{self.name}, llama.cpp beside this kernel" if self._embedded else super().where
 
     @property
     def process_id(self) -> int | None:
@@ -129,6 +129,10 @@ class LlamaCppProvider(OpenAICompatibleProvider):
         if file is None and model != MODEL_ID:
             raise self._unknown(model)
         return await self._describe(model, file)
+
+    def fetches(self, model: str) -> bool:
+        """The built-in model, and GGUF files by their URL."""
+        return self._embedded and (model == MODEL_ID or ".gguf" in model)
 
     async def pull_model(self, model: str) -> AsyncIterator[PullProgress]:
         """Fetch the built-in model by its name, or a GGUF file by `https://.../NAME.gguf#sha256=HEX`."""

@@ -141,14 +141,14 @@ class OpenAICompatibleProvider(LLMProvider):
             reader = StreamReader(time.perf_counter())  # loading a model is not the request's time
             limits = StreamLimits(options.timeout or self._limits.first_token, self._limits.idle)
             stream = await client.open_stream(path, body, SSEDecoder(), content_type=SSE, limits=limits, pace=pace)
-            async for chunks in self._read(stream, reader):
+            async for chunks in self._read(stream, reader, str(body["model"])):
                 yield chunks
         finally:
             self.in_flight -= 1
             if stream is not None:
                 stream.close()
 
-    async def _read(self, stream: MessageStream, reader: StreamReader) -> AsyncGenerator[list[Chunk], None]:
+    async def _read(self, stream: MessageStream, reader: StreamReader, model: str) -> AsyncGenerator[list[Chunk], None]:
         """Decode until the server says that the answer is complete; the last chunk carries what closes it."""
         decode = msgspec.json.Decoder(CompletionEvent).decode
         while messages := await self._next(stream, reader):
@@ -172,6 +172,8 @@ class OpenAICompatibleProvider(LLMProvider):
                         yield chunks
                     fields, text = error_object(event.error)
                     raise self._stream_error(fields, text)
+                if not reader.has_first_token and event.model:
+                    self._check_model(model, event.model)
                 chunk = reader.chunk(event)
                 if chunk is not None:
                     chunks.append(chunk)
@@ -191,6 +193,9 @@ class OpenAICompatibleProvider(LLMProvider):
             if reader.finish_reason is None:
                 raise
             return []
+
+    def _check_model(self, asked: str, answering: str) -> None:
+        """Whether the model that answers may stand for the one that was asked; most servers use names of their own."""
 
     def _stream_error(self, fields: Any, text: str) -> LLMError:
         status = fields.get("code")

@@ -137,7 +137,7 @@ def test_remote_providers_of_the_environment_are_listed_and_never_contacted(tmp_
     assert "OPENAI_API_KEY" in row
     assert "%llm models --remote" in runs[1].printed
     assert addresses
-    assert all(f"127.0.0.1', {server.port}" in address for address in addresses), addresses
+    assert all("('127.0.0.1'," in address for address in addresses), addresses
     assert "sk-very-secret" not in str([ran.messages for ran in runs])
 
 

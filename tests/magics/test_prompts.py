@@ -9,7 +9,7 @@ from kernels import Kernel, kinds
 from servers.paced import ModelServer
 from servers.scripted import answer
 
-from llm_jupyter.magics.args import COMPLETION, OPTIONS
+from llm_jupyter.magics.args import COMPLETION, MEMORYLESS, OPTIONS
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def test_a_question_mark_alone_is_help_with_every_option(notebook: Kernel, serve
     ran = notebook.run(f"{magic}?")
     (page,) = [entry for entry in ran.reply["payload"] if entry["source"] == "page"]
     text = page["data"]["text/plain"]
-    for option in (*OPTIONS, *([COMPLETION] if "llm" in magic else ())):
+    for option in (*MEMORYLESS, COMPLETION) if "llm" in magic else OPTIONS:
         assert ", ".join(option.flags) in text
         assert option.help in text
     assert server.requests == []

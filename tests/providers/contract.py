@@ -35,23 +35,26 @@ OPENING = "Count: 1, 2, 3, 4, 5,"
 class Subject:
     """A connected provider, and what is known of the server behind it.
 
-    `ask` sends a request to that server past the provider: its path and body, its parsed reply. `knows` is what the
-    server tells of the model, by the fields of `LLMModelInfo`.
+    `is_busy` tells whether that server computes, `rendered` what a conversation looks like to the model and how many
+    tokens it is: both past the provider. `knows` is what the server tells of the model, by the fields of `LLMModelInfo`.
+    `stops_within` is in seconds.
     """
 
     provider: LLMProvider
     model: str
     base_url: str
-    ask: Callable[[str, Any], Awaitable[Any]]
+    is_busy: Callable[[], Awaitable[bool]]
+    rendered: Callable[[list[dict[str, Any]]], Awaitable[tuple[str, int]]]
     knows: dict[str, Any]
     refuses_unknown_models: bool
+    checks_keys: bool = True
+    gives_advice: bool = False
+    fetches: bool = False
+    stops_within: float = 0.3
 
     def at(self, base_url: str, api_key: str | None = "wrong") -> LLMProvider:
         """A provider of the same kind at another address."""
         return provider_class(self.provider.kind)("other", base_url, api_key)  # type: ignore[call-arg]
-
-    async def is_busy(self) -> bool:
-        return any(slot["is_processing"] for slot in await self.ask("/slots", None))
 
 
 def covers(*methods: str) -> Callable[[Case], Case]:
@@ -65,9 +68,10 @@ def covers(*methods: str) -> Callable[[Case], Case]:
 
 
 def covered_by(*cases: Any) -> set[str]:
-    """The methods that these functions, and the functions of these classes, cover."""
+    """The methods that these functions, and the functions of these classes and modules, cover."""
     functions = [getattr(case, name) for case in cases for name in dir(case) if name.startswith("test_")]
-    return {method for function in (*cases, *functions) for method in getattr(function, "covers", ())}
+    marked = [getattr(function, "covers", ()) for function in (*cases, *functions)]
+    return {method for methods in marked if isinstance(methods, tuple) for method in methods}
 
 
 async def whole(stream: ChunkStream) -> list[Chunk]:
@@ -75,8 +79,7 @@ async def whole(stream: ChunkStream) -> list[Chunk]:
         return [chunk async for chunk in stream]
 
 
-def closed_port() -> str:
-    """An address where nobody listens."""
+def closed_port() -> str:  # where nobody listens
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
 
@@ -136,6 +139,8 @@ class Contract:
     @covers("connect", "is_available", "generate_chat_completion", "stream_completion")
     async def test_a_wrong_key_is_an_authentication_error_that_does_not_show_it(self, subject: Subject) -> None:
         provider = subject.at(subject.base_url, "sk-wrong-key")
+        if not subject.checks_keys:
+            return  # Ollama takes any
         streaming = whole(provider.stream_completion("a", model=subject.model, options=BRIEF))
         for attempt in (provider.connect(), self._chat(provider, subject.model), streaming):
             with pytest.raises(errors.AuthenticationError) as caught:
@@ -147,7 +152,7 @@ class Contract:
 
     # -- models
 
-    @covers("get_available_models", "get_model_info", "advice")
+    @covers("get_available_models", "get_model_info", "advice", "fetches")
     async def test_it_tells_all_that_is_known_of_its_model(self, subject: Subject) -> None:
         await subject.provider.prepare(subject.model)
         assert subject.model in [model.id for model in await subject.provider.get_available_models()]
@@ -158,7 +163,8 @@ class Contract:
         assert not {Capability.TOOLS, Capability.VISION, Capability.THINKING, Capability.EMBEDDING} & info.capabilities
         told = {name: getattr(info, name) for name in subject.knows}
         assert told == subject.knows
-        assert (subject.provider.advice(subject.model) != "") == subject.refuses_unknown_models
+        assert (subject.provider.advice(subject.model) != "") == subject.gives_advice
+        assert subject.provider.fetches(subject.model) == subject.fetches
 
     @covers("prepare")
     async def test_preparing_a_model_twice_is_as_good_as_once(self, subject: Subject) -> None:
@@ -230,29 +236,27 @@ class Contract:
         for messages in (plain, told, talked):
             answer = await subject.provider.generate_chat_completion(messages, model=subject.model, options=BRIEF)
             sent = [m if isinstance(m, dict) else {"role": m.role, "content": m.content} for m in messages]
-            prompt = (await subject.ask("/apply-template", {"messages": sent}))["prompt"]
+            prompt, tokens = await subject.rendered(sent)
             assert (system in prompt) == (messages is not plain)
-            tokens = (await subject.ask("/tokenize", {"content": prompt, "parse_special": True}))["tokens"]
-            assert answer.usage.prompt_tokens == len(tokens)
-            counts.append(len(tokens))
+            assert answer.usage.prompt_tokens == tokens
+            counts.append(tokens)
         assert len(set(counts)) == 3
 
     @covers("generate_chat_completion", "stream_completion")
     async def test_a_prompt_beyond_the_window_is_refused_with_both_counts(self, subject: Subject) -> None:
         window = subject.knows["effective_context"]
         prompt = "ship " * (window + 50)
-        streaming = whole(subject.provider.stream_completion(prompt, model=subject.model, options=BRIEF))
-        for attempt in (self._chat(subject.provider, subject.model, prompt), streaming):
+        raw = whole(subject.provider.stream_completion(prompt, model=subject.model, options=BRIEF))
+        for attempt in (self._chat(subject.provider, subject.model, prompt), raw):
             with pytest.raises(errors.ContextExceededError) as caught:
                 await attempt
             assert caught.value.context_length == window
-            assert caught.value.prompt_tokens is not None
-            assert caught.value.prompt_tokens >= window + 50
+            assert (caught.value.prompt_tokens or 0) >= window + 50
             assert well_said(caught.value)
 
     @covers("stream_chat_completion", "stream_completion")
     @pytest.mark.parametrize("way", ["aclose", "exception", "cancel"])
-    async def test_leaving_a_stream_stops_the_server_within_03_s(self, subject: Subject, way: str) -> None:
+    async def test_leaving_a_stream_stops_the_server(self, subject: Subject, way: str) -> None:
         begun = asyncio.Event()
 
         async def read() -> None:
@@ -275,10 +279,8 @@ class Contract:
         await asyncio.wait([task])
         assert task.cancelled() == (way == "cancel")
         while await subject.is_busy():
-            assert time.monotonic() - left < 0.3
+            assert time.monotonic() - left < subject.stops_within
         assert subject.provider.in_flight == 0
-
-    # -- helpers
 
     async def _chat(self, provider: LLMProvider, model: str, prompt: str = "hi") -> LLMResponse:
         return await provider.generate_chat_completion(prompt, model=model, options=BRIEF)

@@ -1,0 +1,304 @@
+"""The commands of `%llm` about models: see, choose, fetch, load, free, delete."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import closing
+from types import TracebackType
+from typing import Any, Self
+
+from llm_jupyter.errors import AnswerInterrupted, InvalidInputError, LLMConnectionError, LLMError
+from llm_jupyter.magics.kernel import KernelServices
+from llm_jupyter.magics.text import say, size, table, window
+from llm_jupyter.manager import Choice, fits
+from llm_jupyter.registry import FOUND
+from llm_jupyter.types import Capability, LLMModelInfo, PullProgress
+
+INTERVAL = 0.25
+"""Seconds between two looks at the progress of something long."""
+
+SPEED_WINDOW = 5.0
+"""Seconds over which the speed of a download is taken."""
+
+PLAIN = frozenset({Capability.CHAT, Capability.COMPLETION, Capability.JSON_SCHEMA, Capability.MODEL_MANAGEMENT})
+"""What nearly every model can; a table shows the rest."""
+
+
+def models(kernel: KernelServices, line: str) -> None:
+    """`%llm models [--remote]`."""
+    factory = kernel.factory
+    if line not in ("", "--remote"):
+        raise InvalidInputError(
+            f"%llm models takes no {line[:40]!r}", next_step="%llm models --remote asks the remote providers too."
+        )
+    rows: list[tuple[str, ...]] = []
+    down: list[str] = []
+    for shelf in factory.portal.run(factory.providers.catalogue(remote=bool(line))):
+        if shelf.error is not None and not (
+            shelf.recipe.priority == FOUND and isinstance(shelf.error, LLMConnectionError)
+        ):
+            down.append(f"{shelf.recipe.name} is down: {shelf.error.what}")
+        rows += [_row(model) for model in shelf.models]
+    lines = table(("model", "where", "size", "fits", "loaded", "window", "quant", "can also"), rows, right="size")
+    remote = [r.name for r in factory.registry.recipes() if not r.is_local and r.enabled]
+    if remote and not line:
+        down.append(f"Not asked, since remote: {', '.join(remote)}. %llm models --remote asks them.")
+    say([*lines, "", *down] if down else lines)
+
+
+def _row(model: LLMModelInfo) -> tuple[str, ...]:
+    if model.is_local:
+        here = ("local", size(model.size), _yes(fits(model)), _yes(model.loaded))
+    else:
+        here = ("remote", "", "", "")
+    name = model.full_name.removesuffix(":latest")
+    return (
+        name,
+        *here,
+        window(model, short=True),
+        model.quantization or "",
+        ", ".join(sorted(model.capabilities - PLAIN)),
+    )
+
+
+def _yes(so: bool | None) -> str:
+    return "" if so is None else "yes" if so else "no"
+
+
+def info(kernel: KernelServices, line: str) -> None:
+    """`%llm info [MODEL]`."""
+    choice = _named_or_current(kernel, line, "info")
+    model = kernel.factory.portal.run(choice.provider.get_model_info(choice.model))
+    fit = fits(model) if model.is_local else None
+    facts = [
+        ("model", model.full_name),
+        ("name", model.name),
+        ("where", "local: prompts stay on this machine" if model.is_local else "remote: prompts leave this machine"),
+        ("parameters", f"{model.parameters / 1e6:,.0f} million" if model.parameters else ""),
+        ("window", window(model)),
+        ("quantization", model.quantization or ""),
+        ("size", size(model.size) + ("" if fit is not False else ", more than the free memory")),
+        ("license", model.license or ""),
+        ("can", ", ".join(sorted(model.capabilities))),
+        ("loaded", "" if model.loaded is None else "yes" if model.loaded else "no"),
+    ]
+    say([f"{label:<13} {value}" for label, value in facts if value])
+
+
+def use(kernel: KernelServices, line: str) -> None:
+    """`%llm use MODEL [--default]`."""
+    name, keep = _with_switch(line, "use", "--default")
+    if not name:
+        raise InvalidInputError(
+            "%llm use: which model?", next_step="%llm models lists them; then %llm use PROVIDER/MODEL."
+        )
+    factory = kernel.factory
+    choice = factory.portal.run(factory.sessions.current.use(name))
+    where = "local" if choice.is_local else "remote: prompts leave this machine"
+    said = [f"{choice.full_name} ({where}) answers from now on, in this session."]
+    if keep:
+        from llm_jupyter.settings import write_default_model
+
+        write_default_model(factory.settings.file, choice.full_name)
+        factory.providers.default_model = choice.full_name
+        said.append(f"It is default_model in {factory.settings.file} too.")
+    say(said)
+
+
+def load(kernel: KernelServices, line: str) -> None:
+    """`%llm load MODEL`."""
+    choice = _named_or_current(kernel, line, "load")
+    work = choice.provider.load_model(choice.model)
+    _watched(kernel, work, f"Loading {choice.full_name}", f"{choice.full_name} is loaded")
+
+
+def unload(kernel: KernelServices, line: str) -> None:
+    """`%llm unload [MODEL]`."""
+    choice = _named_or_current(kernel, line, "unload")
+    kernel.factory.portal.run(choice.provider.unload_model(choice.model))
+    say([f"{choice.full_name} is unloaded; its memory is free. The next question loads it again."])
+
+
+def remove(kernel: KernelServices, line: str) -> None:
+    """`%llm rm MODEL [--yes]`."""
+    name, sure = _with_switch(line, "rm", "--yes")
+    if not name:
+        raise InvalidInputError("%llm rm: which model?", next_step="%llm models lists them.")
+    factory = kernel.factory
+    choice = factory.portal.run(factory.providers.resolve(name))
+    if not sure and not kernel.asks(f"Delete {choice.full_name} from disk? [y/N] "):
+        say([f"{choice.full_name} was kept."])
+        return
+    factory.portal.run(choice.provider.delete_model(choice.model))
+    factory.providers.forget(choice)
+    say([f"{choice.full_name} is deleted."])
+
+
+def pull(kernel: KernelServices, line: str) -> None:
+    """`%llm pull MODEL`. Raises `AnswerInterrupted` when the person stops it; the next call goes on from there."""
+    name = _one_word(line, "pull")
+    if not name:
+        raise InvalidInputError(
+            "%llm pull: which model?",
+            next_step="%llm pull smollm2-135m, a name of Ollama's library, or https://HOST/NAME.gguf#sha256=DIGITS.",
+        )
+    factory = kernel.factory
+    provider, model = factory.portal.run(factory.providers.fetcher(name))
+    download, show = Download(model), kernel.progress_line()
+    try:
+        with closing(
+            factory.portal.batches(lambda: _Reports(provider.pull_model(model)), interval=INTERVAL)
+        ) as batches:
+            for batch in batches:
+                for progress in batch:
+                    download.add(progress)
+                show(download.line())
+    except KeyboardInterrupt:
+        show(download.ending("stopped"))
+        raise AnswerInterrupted(f"stopped; %llm pull {name} goes on from here") from None
+    except LLMError:
+        if download.began:
+            show(download.ending("failed"))
+        raise
+    show(f"{provider.name}/{download.name} is here{download.summary()}.")
+
+
+class Download:
+    """How far a download is, and how fast it was lately, in a line."""
+
+    def __init__(self, model: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self.name = model.rpartition("://")[2].partition("#")[0]
+        self._clock = clock
+        self.began = False
+        self._started = clock()
+        self._last = PullProgress("starting")
+        self._marks: deque[tuple[float, int]] = deque()
+        self._was_missing = False
+
+    def add(self, progress: PullProgress) -> None:
+        """Take in a report."""
+        self.began, self._last = True, progress
+        if progress.total:
+            self._was_missing |= progress.completed < progress.total
+        if progress.completed:
+            self._marks.append((self._clock(), progress.completed))
+
+    def line(self) -> str:
+        """The state at this moment."""
+        last, name = self._last, _tail(self.name)
+        if not last.total or not last.completed:
+            return f"{name}: {last.status}"
+        share = min(1.0, last.completed / last.total)
+        bar = "█" * round(24 * share) + "░" * (24 - round(24 * share))
+        text = f"{name}  {bar} {share:4.0%}  {_megabytes(last)}"
+        if last.completed >= last.total:
+            return f"{text}  {'finishing' if last.status.startswith('pulling') else last.status}"
+        speed = self._speed()
+        if speed <= 0:
+            return text
+        return f"{text}  {speed / 1e6:,.1f} MB/s  {_duration((last.total - last.completed) / speed, '.0f')} left"
+
+    def ending(self, word: str) -> str:
+        """The line of a download that broke off."""
+        return f"{self.name}: {word}" + (f" at {_megabytes(self._last)}" if self._last.completed else "")
+
+    def summary(self) -> str:
+        """What a download that is over was like."""
+        if not self._was_missing:
+            return ": it was here already"
+        return f": {size(self._last.completed)}, after {_duration(self._clock() - self._started)}"
+
+    def _speed(self) -> float:
+        """Bytes a second over the last few seconds, 0 where that cannot be told yet."""
+        now = self._clock()
+        while self._marks and self._marks[0][0] < now - SPEED_WINDOW:
+            self._marks.popleft()
+        if not self._marks or now - self._marks[0][0] < 0.2:
+            return 0.0
+        began, completed = self._marks[0]
+        return (self._last.completed - completed) / (now - began)
+
+
+def _megabytes(progress: PullProgress) -> str:
+    of = f" of {progress.total / 1e6:,.0f}" if progress.total else ""
+    return f"{progress.completed / 1e6:,.0f}{of} MB"
+
+
+def _duration(seconds: float, digits: str = ".1f") -> str:
+    if seconds < 90:
+        return f"{seconds:{digits}} s"
+    return f"{seconds / 60:,.0f} min" if seconds < 5400 else f"{seconds / 3600:,.1f} h"
+
+
+def _tail(name: str, most: int = 30) -> str:
+    """The end of a name that is too long for a line that has more to say."""
+    if len(name) <= most:
+        return name
+    _, slash, rest = name[-most:].partition("/")
+    return f"…/{rest}" if slash else f"…{name[-most:]}"
+
+
+def _watched(kernel: KernelServices, work: Coroutine[Any, Any, None], what: str, done: str) -> None:
+    """Run something long, saying in one line how long it has taken."""
+    started, show = time.monotonic(), kernel.progress_line()
+    with closing(kernel.factory.portal.batches(lambda: _Reports(_once(work)), interval=INTERVAL)) as batches:
+        for _ in batches:
+            show(f"{what}… {time.monotonic() - started:.0f} s")
+    show(f"{done}, after {_duration(time.monotonic() - started)}.")
+
+
+async def _once(work: Coroutine[Any, Any, None]) -> AsyncIterator[PullProgress]:
+    await work
+    yield PullProgress("done")
+
+
+class _Reports:
+    """An async iterator of reports as a batch stream."""
+
+    def __init__(self, reports: AsyncIterator[PullProgress]) -> None:
+        self._reports = reports
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        close = getattr(self._reports, "aclose", None)
+        if close is not None:
+            await close()
+
+    async def read_batch(self) -> list[PullProgress]:
+        async for report in self._reports:
+            return [report]
+        return []
+
+
+def _named_or_current(kernel: KernelServices, line: str, command: str) -> Choice:
+    factory = kernel.factory
+    if name := _one_word(line, command):
+        return factory.portal.run(factory.providers.resolve(name))
+    return factory.sessions.current.choice or factory.portal.run(factory.providers.choose(announce=False))
+
+
+def _with_switch(line: str, command: str, switch: str) -> tuple[str, bool]:
+    """The line without a switch, and whether the switch was there."""
+    words = line.split()
+    unknown = [word for word in words if word.startswith("-") and word != switch]
+    if unknown:
+        raise InvalidInputError(f"%llm {command} has no option {unknown[0]}", next_step=f"Did you mean {switch}?")
+    return _unquoted(" ".join(word for word in words if word != switch)), switch in words
+
+
+def _one_word(line: str, command: str) -> str:
+    if len(line.split()) > 1 and not _unquoted(line).endswith(".gguf"):
+        raise InvalidInputError(f"%llm {command} takes one model, not {line[:60]!r}")
+    return _unquoted(line)
+
+
+def _unquoted(name: str) -> str:
+    """A name without the quotes that people put around a path."""
+    name = name.strip()
+    return name[1:-1] if len(name) > 1 and name[0] == name[-1] and name[0] in "\"'" else name
