@@ -194,7 +194,7 @@ class LLMProviderManager:
     async def _shelf(self, recipe: Recipe) -> Shelf:
         try:
             async with asyncio.timeout(None if recipe.name == EMBEDDED else LIST_TIMEOUT):
-                return Shelf(recipe, tuple(await self.get(recipe.name).get_available_models()))
+                return Shelf(recipe, tuple(await _models_of(self.get(recipe.name))))
         except LLMError as error:
             return Shelf(recipe, error=error)
         except TimeoutError:
@@ -208,7 +208,7 @@ class LLMProviderManager:
             raise
 
     async def _best_of(self, provider: LLMProvider) -> Choice:
-        models = [model for model in await provider.get_available_models() if answers(model) or not provider.is_local]
+        models = [model for model in await _models_of(provider) if answers(model) or not provider.is_local]
         chatting = [model for model in models if Capability.CHAT in model.capabilities]
         if not chatting:
             raise ModelNotFoundError(
@@ -222,7 +222,7 @@ class LLMProviderManager:
             return known
         if name.endswith(".gguf"):
             return Choice(provider, name, NAMED, provider.is_local)
-        models = await provider.get_available_models()
+        models = await _models_of(provider)
         model = _find(models, name)
         if models and model is None:
             raise _not_found(name, [info.id for info in models], provider)
@@ -249,7 +249,7 @@ class LLMProviderManager:
 
     async def _embedded(self, reason: str) -> Choice:
         provider = self.get(EMBEDDED)
-        models = await provider.get_available_models()
+        models = await _models_of(provider)
         if not models:
             raise ModelNotFoundError(f"{EMBEDDED} has no model", next_step="%llm pull fetches one.")
         model = next((model for model in models if model.loaded), models[0])
@@ -264,6 +264,17 @@ class LLMProviderManager:
             )
         )
         return choice
+
+
+async def _models_of(provider: LLMProvider) -> list[LLMModelInfo]:
+    """A provider's models; its connection's state follows."""
+    try:
+        models = await provider.get_available_models()
+    except LLMError as error:
+        provider.observed(error)
+        raise
+    provider.observed(None)
+    return models
 
 
 def free_memory() -> int:

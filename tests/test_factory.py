@@ -15,6 +15,7 @@ from servers.scripted import answer, reply
 
 from llm_jupyter.errors import ConfigurationError, ModelNotFoundError, ServerError
 from llm_jupyter.events import (
+    ConnectionStateChanged,
     Event,
     FactoryClosed,
     FactoryOpened,
@@ -87,7 +88,7 @@ def test_the_steps_are_events_in_order_each_when_first_needed(tmp_path: Path) ->
             factory.chat("hi")
         factory.close()
     order = [
-        FactoryOpened, ProviderRegistered, ModelChosen, SessionCreated, RequestStarted, RequestFirstToken,
+        FactoryOpened, ProviderRegistered, ConnectionStateChanged, ModelChosen, SessionCreated, RequestStarted, RequestFirstToken,
         RequestFinished, FactoryClosed,
     ]  # fmt: skip
     kinds = list(dict.fromkeys(type(event) for event in heard))

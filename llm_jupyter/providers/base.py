@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from types import TracebackType
 from typing import ClassVar, NoReturn, Self
 
-from llm_jupyter.errors import InvalidInputError, LLMError, UnsupportedOperationError
+from llm_jupyter.errors import InvalidInputError, LLMConnectionError, LLMError, UnsupportedOperationError
 from llm_jupyter.events import ConnectionStateChanged, Event
 from llm_jupyter.types import (
     Chunk,
@@ -250,6 +250,13 @@ class LLMProvider(ABC):
         except LLMError as error:
             self._enter(ProviderState.FAILED, error.what)
         return self._status()
+
+    def observed(self, error: LLMError | None) -> None:
+        """Let the connection's state follow what a request has shown: an answer, or that nobody answers."""
+        if error is None:
+            self._enter(ProviderState.CONNECTED)
+        elif isinstance(error, LLMConnectionError):
+            self._enter(ProviderState.FAILED, error.what)
 
     async def prepare(self, model: str) -> None:  # noqa: B027 - no abstract method: most servers need nothing
         """Whatever must be done before a request for this model can be sent. Servers that others run need nothing."""

@@ -104,6 +104,10 @@ class LlamaCppProvider(OpenAICompatibleProvider):
         self._enter(ProviderState.CONNECTED)
         return None
 
+    def observed(self, error: LLMError | None) -> None:
+        if not self._embedded:  # the embedded one's state is that of its process
+            super().observed(error)
+
     async def disconnect(self) -> None:
         async with self._starting:
             await self._stop()
