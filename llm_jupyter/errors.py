@@ -6,6 +6,7 @@
     ├── ProviderError
     │   ├── ProviderNotFoundError (LookupError)
     │   ├── UnsupportedOperationError (NotImplementedError)
+    │   ├── ForeignServerError (PermissionError)  another user's, and nobody named it
     │   └── AuthenticationError (PermissionError)
     ├── LLMConnectionError (ConnectionError)      nobody answers there
     │   └── FirstTokenTimeoutError (TimeoutError)
@@ -85,6 +86,10 @@ class ProviderNotFoundError(ProviderError, LookupError):
 
 class UnsupportedOperationError(ProviderError, NotImplementedError):
     """This kind of server has no such operation; nothing was sent."""
+
+
+class ForeignServerError(ProviderError, PermissionError):
+    """A server of another user of this machine, which is asked only when it is named."""
 
 
 class AuthenticationError(ProviderError, PermissionError):

@@ -153,7 +153,14 @@ class LLMFactory:
             raise
         local = provider.base_url is None or is_loopback(provider.base_url)
         return Recipe(
-            name, provider.kind, self._builder(name, provider), local, provider.priority, provider.enabled, source
+            name,
+            provider.kind,
+            self._builder(name, provider),
+            local,
+            provider.priority,
+            provider.enabled,
+            source,
+            provider.base_url,
         )
 
     def _builder(self, name: str, provider: ProviderSettings) -> Callable[[], LLMProvider]:

@@ -16,8 +16,16 @@ from pathlib import Path
 
 import psutil
 
-from llm_jupyter.errors import InvalidInputError, LLMConnectionError, LLMError, ModelNotFoundError
+from llm_jupyter.errors import (
+    ConfigurationError,
+    ForeignServerError,
+    InvalidInputError,
+    LLMConnectionError,
+    LLMError,
+    ModelNotFoundError,
+)
 from llm_jupyter.events import EventBus, ModelChosen
+from llm_jupyter.foreign import is_foreign
 from llm_jupyter.providers.base import LLMProvider
 from llm_jupyter.recent import RecentModels
 from llm_jupyter.registry import EMBEDDED, FOUND, ProviderRegistry, Recipe
@@ -153,7 +161,11 @@ class LLMProviderManager:
         )
         for recipe in local:
             provider = self.get(recipe.name)
-            if provider.fetches(name) and (recipe.name == EMBEDDED or await provider.is_available()):
+            if (
+                self._refused(recipe) is None
+                and provider.fetches(name)
+                and (recipe.name == EMBEDDED or await provider.is_available())
+            ):
                 return provider, name
         raise ModelNotFoundError(
             f"no provider that runs here can fetch {name!r}",
@@ -180,8 +192,16 @@ class LLMProviderManager:
             except Exception:  # what opens closes, whatever one provider does
                 logger.exception("closing %s failed", name)
 
+    def _refused(self, recipe: Recipe) -> ForeignServerError | None:
+        """Why a provider that nobody named is not to be spoken to, if it is not."""
+        if recipe.was_found and recipe.base_url and is_foreign(recipe.base_url):
+            return ForeignServerError("it is another user's; asked only when it is named")
+        return None
+
     async def _shelf_if_there(self, recipe: Recipe) -> Shelf:
         """What a provider offers, if it shows in short time that it is there; to tell of many models may take longer."""
+        if (refused := self._refused(recipe)) is not None:
+            return Shelf(recipe, error=refused)
         try:
             async with asyncio.timeout(PROBE_TIMEOUT):
                 is_there = await self.get(recipe.name).is_available()
@@ -192,6 +212,8 @@ class LLMProviderManager:
         return await self._shelf(recipe) if is_there else Shelf(recipe, error=LLMConnectionError("it does not answer"))
 
     async def _shelf(self, recipe: Recipe) -> Shelf:
+        if (refused := self._refused(recipe)) is not None:
+            return Shelf(recipe, error=refused)
         try:
             async with asyncio.timeout(None if recipe.name == EMBEDDED else LIST_TIMEOUT):
                 return Shelf(recipe, tuple(await _models_of(self.get(recipe.name))))
@@ -239,6 +261,9 @@ class LLMProviderManager:
     async def _unnamed(self) -> Choice:
         recipes = [r for r in self._registry.recipes() if r.enabled and r.is_local and r.name != EMBEDDED]
         shelves = await asyncio.gather(*(self._shelf_if_there(recipe) for recipe in recipes))
+        for shelf in shelves:
+            if isinstance(shelf.error, ConfigurationError):
+                raise shelf.error  # passing over it would hide the mistake
         used = self._recent.times() if self._recent else {}
         for priority in sorted({recipe.priority for recipe in recipes}, reverse=True):
             models = [m for shelf in shelves if shelf.recipe.priority == priority for m in shelf.models if answers(m)]
@@ -321,6 +346,8 @@ def _why_no_server(shelves: Sequence[Shelf]) -> str:
     """Why the embedded model answers, though there are these providers."""
     if there := [shelf.recipe.name for shelf in shelves if shelf.error is None]:
         return f"{' and '.join(there)} offered no local model for chat that fits into memory"
+    if others := [shelf.recipe.name for shelf in shelves if isinstance(shelf.error, ForeignServerError)]:
+        return f"{' and '.join(others)} belongs to another user of this machine"
     if down := [shelf.recipe.name for shelf in shelves if shelf.recipe.priority > FOUND]:
         return f"{' and '.join(down)} did not answer"
     return "no local model server runs"

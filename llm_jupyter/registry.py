@@ -21,7 +21,7 @@ FOUND, EMBEDDED_PRIORITY = -10, -100
 class Recipe:
     """How to make a provider, and what is known of it before it is made.
 
-    `build` makes it without contacting anything. `priority`: higher is asked first. `source` says where the recipe
+    `build` makes it without contacting anything; `base_url` is where it will go. `priority`: higher is asked first. `source` says where the recipe
     comes from, in words.
     """
 
@@ -32,6 +32,12 @@ class Recipe:
     priority: int = 0
     enabled: bool = True
     source: str = ""
+    base_url: str | None = None
+
+    @property
+    def was_found(self) -> bool:
+        """Whether it stands at its usual place and nobody configured it."""
+        return self.priority == FOUND
 
 
 class ProviderRegistry:

@@ -177,6 +177,8 @@ def test_an_unknown_kind_or_field_is_said_in_words(tmp_path: Path) -> None:
     odd = LLMSettings(home=tmp_path, providers={"x": ProviderSettings.model_validate(field)})
     with LLMFactory(odd, environment={}) as llm, pytest.raises(ConfigurationError, match=r"\[providers\.x\].*colour"):
         llm.use("x/m")
+    with LLMFactory(odd, environment={}) as llm, pytest.raises(ConfigurationError, match="colour"):
+        llm.chat("hi")  # passing over it would let another model answer without a word
 
 
 @pytest.mark.parametrize(

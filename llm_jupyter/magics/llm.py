@@ -5,13 +5,12 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Sequence
 
-from llm_jupyter.errors import InvalidInputError, LLMConnectionError, LLMError, SessionError
+from llm_jupyter.errors import ForeignServerError, InvalidInputError, LLMConnectionError, LLMError, SessionError
 from llm_jupyter.magics import models
 from llm_jupyter.magics.args import OPTIONS, Option, parse
 from llm_jupyter.magics.kernel import KernelServices
 from llm_jupyter.magics.text import counts, say, shortened, table
 from llm_jupyter.manager import Choice, Shelf
-from llm_jupyter.registry import FOUND
 
 Command = Callable[[KernelServices, str], None]
 
@@ -64,8 +63,10 @@ def _look(kernel: KernelServices) -> None:
 
 def _provider_row(shelf: Shelf) -> tuple[str, ...]:
     recipe = shelf.recipe
-    if isinstance(shelf.error, LLMConnectionError) and recipe.priority == FOUND:
+    if isinstance(shelf.error, LLMConnectionError) and recipe.was_found:
         state = "not running"
+    elif isinstance(shelf.error, ForeignServerError):
+        state = shelf.error.what
     elif shelf.error is not None:
         state = shortened(f"down: {shelf.error.what}")
     else:

@@ -1,0 +1,113 @@
+"""A server of another user is not spoken to unless it is named."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from llm_jupyter.errors import LLMError
+from llm_jupyter.factory import LLMFactory
+from llm_jupyter.foreign import is_foreign, owners_of_port
+from llm_jupyter.settings import LLMSettings
+
+HEAD = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"
+STRANGER = 61234
+
+# Run as the stranger: an Ollama as far as its list of models, that writes down whatever reaches it.
+SERVER = """
+import encodings.idna, http.server, json, os, socket, sys  # all now: a stranger may not read where they lie
+socket.getfqdn("127.0.0.1")
+if os.getuid() == 0: os.setuid(int(sys.argv[1]))
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        print(self.path, flush=True)
+        body = json.dumps({"models": [{"name": "spy:1b", "capabilities": ["completion"]}]}).encode()
+        self.send_response(200); self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body))); self.end_headers(); self.wfile.write(body)
+    do_POST = do_GET
+    def log_message(self, *_): pass
+server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+print(server.server_address[1], flush=True)
+server.serve_forever()
+"""
+
+
+def tables(folder: Path, *rows: tuple[str, str, int]) -> Path:
+    lines = [
+        f"   0: {local} 00000000:0000 {state} 00000000:00000000 00:00000000 00000000 {uid} 0 1 1\n"
+        for local, state, uid in rows
+    ]
+    (folder / "tcp").write_text(HEAD + "".join(lines))
+    return folder
+
+
+@pytest.fixture
+def stranger() -> Iterator[tuple[int, subprocess.Popen[str]]]:
+    """A server and its port; another user's where this process may become one."""
+    command = [sys.executable, "-c", SERVER, str(STRANGER)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        yield int(process.stdout.readline()), process
+        process.kill()
+
+
+@pytest.mark.parametrize(
+    ("rows", "foreign"),
+    [
+        ([("0100007F:2CAA", "0A", os.getuid() + 1001)], True),
+        ([("0100007F:2CAA", "0A", os.getuid())], False),
+        ([("0100007F:2CAA", "0A", 0)], False),
+        ([("0100007F:2CAA", "0A", 120)], False),
+        ([("0100007F:2CAB", "0A", os.getuid() + 1001)], False),
+        ([("0100007F:2CAA", "01", os.getuid() + 1001)], False),
+        ([("0100007F:2CAA", "0A", os.getuid()), ("00000000:2CAA", "0A", os.getuid() + 1001)], True),
+    ],
+    ids=["another's", "mine", "root's", "a service's", "another port", "not listening", "mine and another's"],
+)
+def test_whose_server_it_is_stands_in_the_systems_tables(
+    rows: list[tuple[str, str, int]], foreign: bool, tmp_path: Path
+) -> None:
+    assert is_foreign("http://127.0.0.1:11434", tables(tmp_path, *rows)) is foreign
+
+
+def test_tables_that_are_missing_or_strange_tell_nothing(tmp_path: Path) -> None:
+    assert owners_of_port(11434, tmp_path / "nowhere") == set()
+    (tmp_path / "tcp").write_text("one\ntwo three\n")
+    assert owners_of_port(11434, tmp_path) == set()
+
+
+def test_a_server_of_ones_own_is_not_foreign() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as mine:
+        port = mine.getsockname()[1]
+        assert owners_of_port(port) == ({os.getuid()} if sys.platform == "linux" else set())
+        assert not is_foreign(f"http://127.0.0.1:{port}")
+
+
+async def test_another_users_server_is_asked_nothing_until_it_is_named(
+    stranger: tuple[int, subprocess.Popen[str]], tmp_path: Path
+) -> None:
+    port, process = stranger
+    is_another = os.getuid() == 0 and sys.platform == "linux"  # nobody else can become another user
+    assert not is_another or owners_of_port(port) == {STRANGER}
+    environment = {"OLLAMA_HOST": f"127.0.0.1:{port}"}
+    async with LLMFactory(LLMSettings(home=tmp_path), environment=environment) as llm:
+        choice = await llm.providers.choose()
+        if is_another:
+            assert choice.full_name == "embedded/smollm2-135m"
+            assert choice.reason == "ollama belongs to another user of this machine"
+            with pytest.raises(LLMError):
+                await llm.providers.resolve("spy:1b")
+        else:
+            assert choice.full_name == "ollama/spy:1b"
+        assert (await llm.providers.resolve("ollama/spy:1b")).full_name == "ollama/spy:1b"
+    process.kill()
+    assert process.stdout is not None
+    asked = process.stdout.read().split()
+    assert asked, "naming it asks it"
+    assert "/api/chat" not in asked
