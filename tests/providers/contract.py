@@ -18,6 +18,7 @@ import pytest
 
 from llm_jupyter import errors
 from llm_jupyter.errors import LLMError
+from llm_jupyter.events import ConnectionStateChanged
 from llm_jupyter.providers import provider_class
 from llm_jupyter.providers.base import ChunkStream, LLMProvider
 from llm_jupyter.types import Capability, Chunk, FinishReason, GenerationOptions, LLMResponse, Message, ProviderState
@@ -148,6 +149,17 @@ class Contract:
             assert well_said(caught.value)
             assert "sk-wrong-key" not in str(caught.value)
         assert not await provider.is_available()
+        await provider.disconnect()
+
+    @covers("observed")
+    async def test_the_state_follows_what_a_request_has_shown(self, subject: Subject) -> None:
+        provider = subject.at(subject.base_url)
+        states: list[ProviderState] = []
+        provider.publish = lambda event: isinstance(event, ConnectionStateChanged) and states.append(event.new)
+        provider.observed(None)
+        provider.observed(errors.ModelNotFoundError("no such model"))
+        provider.observed(errors.LLMConnectionError("gone"))
+        assert states == [ProviderState.CONNECTED, ProviderState.FAILED]
         await provider.disconnect()
 
     # -- models

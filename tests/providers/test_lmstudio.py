@@ -77,13 +77,26 @@ def posts(server: ScriptedServer) -> list[str]:
 
 
 @covers(
-    "get_available_models", "get_model_info", "is_available", "connect", "get_status", "disconnect", "advice", "fetches"
+    "get_available_models",
+    "get_model_info",
+    "is_available",
+    "connect",
+    "get_status",
+    "disconnect",
+    "advice",
+    "fetches",
+    "observed",
 )
 async def test_version_0_3_14_tells_little_and_that_is_normal() -> None:
     async with lm_studio(V0) as (provider, _, _):
         await provider.connect()
         assert await provider.is_available()
         assert (await provider.get_status()).state is ProviderState.CONNECTED
+        states: list[ProviderState] = []
+        provider.publish = lambda event: isinstance(event, events.ConnectionStateChanged) and states.append(event.new)
+        provider.observed(errors.LLMConnectionError("gone"))
+        provider.observed(None)
+        assert states == [ProviderState.FAILED, ProviderState.CONNECTED]
         qwen, gemma, nomic = await provider.get_available_models()
         assert (qwen.id, qwen.loaded, gemma.loaded) == ("qwen2.5-7b", False, True)
         assert (qwen.context_length, qwen.effective_context, qwen.quantization) == (32768, None, "Q4_K_M")
