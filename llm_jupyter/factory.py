@@ -8,6 +8,7 @@ import ipaddress
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
@@ -143,7 +144,7 @@ class LLMFactory:
             yield self._recipe(name, provider, "your settings")
         for name, provider, source in found_servers(self._environment):
             if name not in configured:
-                yield self._recipe(name, provider, source)
+                yield replace(self._recipe(name, provider, source), was_found=True)
 
     def _recipe(self, name: str, provider: ProviderSettings, source: str) -> Recipe:
         try:

@@ -28,7 +28,7 @@ from llm_jupyter.events import EventBus, ModelChosen
 from llm_jupyter.foreign import is_foreign
 from llm_jupyter.providers.base import LLMProvider
 from llm_jupyter.recent import RecentModels
-from llm_jupyter.registry import EMBEDDED, FOUND, ProviderRegistry, Recipe
+from llm_jupyter.registry import EMBEDDED, ProviderRegistry, Recipe
 from llm_jupyter.types import Capability, LLMModelInfo
 
 logger = logging.getLogger(__name__)
@@ -67,6 +67,11 @@ class Shelf:
     recipe: Recipe
     models: tuple[LLMModelInfo, ...] = ()
     error: LLMError | None = None
+
+    @property
+    def is_absent(self) -> bool:
+        """Whether nothing runs at a place that nobody configured: no fault, and not worth a word."""
+        return self.recipe.was_found and isinstance(self.error, LLMConnectionError)
 
 
 class LLMProviderManager:
@@ -348,7 +353,7 @@ def _why_no_server(shelves: Sequence[Shelf]) -> str:
         return f"{' and '.join(there)} offered no local model for chat that fits into memory"
     if others := [shelf.recipe.name for shelf in shelves if isinstance(shelf.error, ForeignServerError)]:
         return f"{' and '.join(others)} belongs to another user of this machine"
-    if down := [shelf.recipe.name for shelf in shelves if shelf.recipe.priority > FOUND]:
+    if down := [shelf.recipe.name for shelf in shelves if not shelf.recipe.was_found]:
         return f"{' and '.join(down)} did not answer"
     return "no local model server runs"
 

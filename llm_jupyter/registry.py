@@ -21,7 +21,8 @@ FOUND, EMBEDDED_PRIORITY = -10, -100
 class Recipe:
     """How to make a provider, and what is known of it before it is made.
 
-    `build` makes it without contacting anything; `base_url` is where it will go. `priority`: higher is asked first. `source` says where the recipe
+    `build` makes it without contacting anything; `base_url` is where it will go;
+    `was_found` says that it stands at its usual place and nobody configured it. `priority`: higher is asked first. `source` says where the recipe
     comes from, in words.
     """
 
@@ -33,11 +34,7 @@ class Recipe:
     enabled: bool = True
     source: str = ""
     base_url: str | None = None
-
-    @property
-    def was_found(self) -> bool:
-        """Whether it stands at its usual place and nobody configured it."""
-        return self.priority == FOUND
+    was_found: bool = False
 
 
 class ProviderRegistry:

@@ -14,7 +14,8 @@ import pytest
 from llm_jupyter.errors import LLMError
 from llm_jupyter.factory import LLMFactory
 from llm_jupyter.foreign import is_foreign, owners_of_port
-from llm_jupyter.settings import LLMSettings
+from llm_jupyter.registry import FOUND
+from llm_jupyter.settings import LLMSettings, ProviderSettings
 
 HEAD = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"
 STRANGER = 61234
@@ -106,6 +107,10 @@ async def test_another_users_server_is_asked_nothing_until_it_is_named(
         else:
             assert choice.full_name == "ollama/spy:1b"
         assert (await llm.providers.resolve("ollama/spy:1b")).full_name == "ollama/spy:1b"
+    mine = ProviderSettings(kind="ollama", base_url=f"http://127.0.0.1:{port}", priority=FOUND)
+    async with LLMFactory(LLMSettings(home=tmp_path, providers={"ollama": mine}), environment={}) as llm:
+        # To configure it is to name it, whatever its priority.
+        assert (await llm.providers.choose()).full_name == "ollama/spy:1b"
     process.kill()
     assert process.stdout is not None
     asked = process.stdout.read().split()

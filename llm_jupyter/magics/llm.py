@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Sequence
 
-from llm_jupyter.errors import ForeignServerError, InvalidInputError, LLMConnectionError, LLMError, SessionError
+from llm_jupyter.errors import ForeignServerError, InvalidInputError, LLMError, SessionError
 from llm_jupyter.magics import models
 from llm_jupyter.magics.args import OPTIONS, Option, parse
 from llm_jupyter.magics.kernel import KernelServices
@@ -63,7 +63,7 @@ def _look(kernel: KernelServices) -> None:
 
 def _provider_row(shelf: Shelf) -> tuple[str, ...]:
     recipe = shelf.recipe
-    if isinstance(shelf.error, LLMConnectionError) and recipe.was_found:
+    if shelf.is_absent:
         state = "not running"
     elif isinstance(shelf.error, ForeignServerError):
         state = shelf.error.what

@@ -9,11 +9,10 @@ from contextlib import closing
 from types import TracebackType
 from typing import Any, Self
 
-from llm_jupyter.errors import AnswerInterrupted, InvalidInputError, LLMConnectionError, LLMError
+from llm_jupyter.errors import AnswerInterrupted, ForeignServerError, InvalidInputError, LLMError
 from llm_jupyter.magics.kernel import KernelServices
 from llm_jupyter.magics.text import say, size, table, window
 from llm_jupyter.manager import Choice, fits
-from llm_jupyter.registry import FOUND
 from llm_jupyter.types import Capability, LLMModelInfo, PullProgress
 
 INTERVAL = 0.25
@@ -36,9 +35,9 @@ def models(kernel: KernelServices, line: str) -> None:
     rows: list[tuple[str, ...]] = []
     down: list[str] = []
     for shelf in factory.portal.run(factory.providers.catalogue(remote=bool(line))):
-        if shelf.error is not None and not (
-            shelf.recipe.priority == FOUND and isinstance(shelf.error, LLMConnectionError)
-        ):
+        if isinstance(shelf.error, ForeignServerError):
+            down.append(f"{shelf.recipe.name} was not asked: {shelf.error.what}")
+        elif shelf.error is not None and not shelf.is_absent:
             down.append(f"{shelf.recipe.name} is down: {shelf.error.what}")
         rows += [_row(model) for model in shelf.models]
     lines = table(("model", "where", "size", "fits", "loaded", "window", "quant", "can also"), rows, right="size")
