@@ -22,7 +22,7 @@ FACES = ("magics", "widgets", "server", "cli")
 LEVELS: tuple[tuple[str, ...], ...] = (
     ("types",),
     ("errors",),
-    ("events", "settings", "portal", "recent", "foreign"),
+    ("events", "events.*", "settings", "portal", "recent", "foreign"),
     ("providers.base", "providers._*"),
     ("providers", "providers.*"),
     ("connection", "hosts", "registry"),
