@@ -4,13 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 
-.PHONY: help demo lab test lint coverage stress bench notebooks recordings clean
+.PHONY: help demo lab test lint coverage mutants stress bench notebooks recordings clean
 
 help:
 	@echo "make demo    talk to the embedded model: sets everything up, runs the quickstart, exits"
 	@echo "make lab     open JupyterLab on the quickstart"
 	@echo "make test    set everything up, check the code, run all tests"
 	@echo "make stress  the tests that count, in full numbers"
+	@echo "make mutants breaks each guarantee once, and shows that its tests notice"
 	@echo "make bench   speed, side by side with other tools"
 
 $(VENV)/.pip:
@@ -44,6 +45,9 @@ test: lint
 
 coverage: $(VENV)/.dev
 	$(BIN)/python -m pytest --cov --cov-report=term
+
+mutants: $(VENV)/.dev
+	$(BIN)/python -m tests.reliability.mutations
 
 stress: $(VENV)/.dev
 	LLM_JUPYTER_STRESS=1 $(BIN)/python -m pytest -rA -m stress

@@ -9,6 +9,8 @@
     │   ├── ForeignServerError (PermissionError)  another user's, and nobody named it
     │   └── AuthenticationError (PermissionError)
     ├── LLMConnectionError (ConnectionError)      nobody answers there
+    │   ├── UnreachableError                      no connection could be made
+    │   ├── HungUpError                           the connection broke before the answer began
     │   └── FirstTokenTimeoutError (TimeoutError)
     ├── ModelError
     │   ├── ModelNotFoundError (LookupError)
@@ -46,6 +48,8 @@ class LLMError(Exception):
     """
 
     partial_text: str = ""
+    in_one_line: bool = False
+    """Whether the next step is short enough to stand behind what failed."""
 
     def __init__(self, what: str, *, where: str = "", next_step: str = "") -> None:
         super().__init__(what)
@@ -59,8 +63,11 @@ class LLMError(Exception):
     def lines(self) -> list[str]:
         """The message as one to three lines, each kept to 300 characters, without control characters."""
         first = f"{self.what} [{self.where}]" if self.where else self.what
+        if self.in_one_line and self.next_step:
+            step = " ".join(_written_lines(self.next_step))[:150]
+            return [f"{_cut(' '.join(_written_lines(first)), 298 - len(step))}. {step}"]
         lines = [*_written_lines(first)[:2], *_written_lines(self.next_step)[:1]] or [type(self).__name__]
-        return [line if len(line) <= 300 else line[:299] + "…" for line in lines]
+        return [_cut(line, 300) for line in lines]
 
     def _render_traceback_(self) -> list[str]:
         """IPython's hook: what a cell shows in place of a stack trace."""
@@ -98,6 +105,14 @@ class AuthenticationError(ProviderError, PermissionError):
 
 class LLMConnectionError(LLMError, ConnectionError):
     """The server cannot be reached, or hung up before it answered."""
+
+
+class UnreachableError(LLMConnectionError):
+    """No connection could be made: refused, no route, no such host, no answer to the first packet."""
+
+
+class HungUpError(LLMConnectionError):
+    """The server took the connection and closed it before it answered."""
 
 
 class FirstTokenTimeoutError(LLMConnectionError, TimeoutError):
@@ -221,6 +236,10 @@ class SessionError(LLMError):
 
 class AnswerInterrupted(LLMError):
     """The person stopped the answer; what had arrived is kept and marked."""
+
+
+def _cut(line: str, width: int) -> str:
+    return line if len(line) <= width else line[: width - 1] + "…"
 
 
 def _written_lines(text: str) -> list[str]:

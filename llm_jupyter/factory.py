@@ -4,36 +4,38 @@ from __future__ import annotations
 
 import difflib
 import inspect
-import ipaddress
 import os
-import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from llm_jupyter.errors import ConfigurationError
-from llm_jupyter.events import EventBus, FactoryClosed, FactoryOpened
+from llm_jupyter.connection import LLMConnectionManager, Watching
+from llm_jupyter.defaults import ModelDefaults
+from llm_jupyter.discovery import NotFound, probe_all
+from llm_jupyter.errors import AuthenticationError, ConfigurationError, ForeignServerError, LLMConnectionError, LLMError
+from llm_jupyter.events import EventBus, FactoryClosed, FactoryOpened, JsonlLog
+from llm_jupyter.hosts import HostSpec, LLMHostManager, SharedLlama, builtin_specs, spec_from_settings
 from llm_jupyter.manager import LLMProviderManager
+from llm_jupyter.places import places
 from llm_jupyter.portal import Portal
 from llm_jupyter.providers import check_kind, provider_class
 from llm_jupyter.providers._http import is_loopback
 from llm_jupyter.providers.base import LLMProvider
 from llm_jupyter.recent import RecentModels
-from llm_jupyter.registry import EMBEDDED, EMBEDDED_PRIORITY, FOUND, ProviderRegistry, Recipe
+from llm_jupyter.registry import ProviderRegistry
+from llm_jupyter.selection import EMBEDDED, EMBEDDED_PRIORITY, Recipe
 from llm_jupyter.sessions import LLMSessionManager
 from llm_jupyter.settings import LLMSettings, ProviderSettings, load_settings
 from llm_jupyter.types import GenerationOptions, LLMResponse
 
-OPENAI_URL = "https://api.openai.com/v1"
-LMSTUDIO_URL = "http://127.0.0.1:1234"
-OLLAMA_PORT = "11434"
 STREAM_INTERVAL = 1 / 30
 """Seconds between two looks at a stream that a plain program reads."""
 
 
 class LLMFactory:
-    """Everything, put together: `events registry providers sessions`.
+    """Everything, put together: `events registry hosts connections providers sessions`.
 
     In a program without a loop of its own:
 
@@ -53,24 +55,37 @@ class LLMFactory:
         self.settings = settings or load_settings(environment=environment)
         self.events = EventBus()
         self.registry = ProviderRegistry(self.events)
+        self._environment = environment
+        self.hosts = LLMHostManager(self.settings.home, self.events.publish, self._host_specs())
+        self.connections = LLMConnectionManager(self.events, _watching(self.settings))
         self.providers = LLMProviderManager(
             self.registry,
             self.events,
             default_model=self.settings.default_model,
             local_only=self.settings.local_only,
+            fallback=self.settings.fallback,
             recent=RecentModels(self.settings.home / "recent.json"),
+            connections=self.connections,
+            defaults=ModelDefaults(self.settings.models, max_tokens=self.settings.limits.max_tokens),
+            parallel_requests=self.settings.limits.parallel_requests,
+            discover=self._discover,
+            start_host=self._start_host,
         )
         self.sessions = LLMSessionManager(
-            self.providers, self.events, options=GenerationOptions(timeout=self.settings.timeout)
+            self.providers,
+            self.events,
+            options=GenerationOptions(timeout=self.settings.timeout),
+            system=self.settings.session.system,
         )
         self.portal = Portal()
-        self._environment = environment
+        self._log: JsonlLog | None = None
         self._open = False
 
     def open(self) -> Self:
         """Register the providers. Nothing is contacted. Opening twice is fine."""
         if not self._open:
             self._open = True
+            self._log = self._event_log()
             self.events.publish(FactoryOpened(home=str(self.settings.home)))
             for recipe in self._recipes():
                 self.registry.register(recipe)
@@ -81,14 +96,22 @@ class LLMFactory:
         if self._open:
             self._open = False
             await self.providers.aclose()
-            self.events.publish(FactoryClosed())
+            await self.hosts.aclose()
+            self._say_closed()
 
     def close(self) -> None:
         """`aclose`, for callers without a loop; the portal's thread ends too."""
         if self.portal.started:
             self.portal.run(self.aclose())
+        elif self._open:  # nothing was asked, so nothing is open that needs a loop
+            self._open = False
+            self._say_closed()
         self.portal.close()
-        self._open = False
+
+    def _say_closed(self) -> None:
+        self.events.publish(FactoryClosed())
+        if self._log is not None:
+            self._log.close()
 
     def __enter__(self) -> Self:
         return self.open()
@@ -142,15 +165,19 @@ class LLMFactory:
             )
         for name, provider in configured.items():
             yield self._recipe(name, provider, "your settings")
-        for name, provider, source in found_servers(self._environment):
-            if name not in configured:
-                yield replace(self._recipe(name, provider, source), was_found=True)
+        for name, host in self.settings.hosts.items():
+            if host.port and name not in configured:
+                yield self._recipe(name, _provider_of(host.port), "its host in your settings")
+        for place in places(self._environment):
+            if place.name not in configured and place.name not in self.settings.hosts:
+                yield replace(self._recipe(place.name, place.settings, place.source), was_found=True)
 
     def _recipe(self, name: str, provider: ProviderSettings, source: str) -> Recipe:
         try:
             check_kind(provider.kind)  # an unknown kind is an error now, not at the first question
         except ConfigurationError as error:
-            error.what = f"[providers.{name}] in {self.settings.file}: {error.what}"
+            origin = self.settings.origin(f'providers."{name}".kind')
+            error.what = f"[providers.{name}] ({origin}): {error.what}"
             raise
         local = provider.base_url is None or is_loopback(provider.base_url)
         return Recipe(
@@ -164,83 +191,75 @@ class LLMFactory:
             provider.base_url,
         )
 
+    # -- hosts
+
+    def _host_specs(self) -> dict[str, HostSpec]:
+        limit = self.settings.limits.host_memory
+        own = {name: spec_from_settings(name, host, memory_limit=limit) for name, host in self.settings.hosts.items()}
+        return {**builtin_specs(self._environment), **own}
+
+    async def _start_host(self, name: str) -> None:
+        """Start the server of a provider where the settings say that it starts by itself."""
+        host = self.settings.hosts.get(name)
+        if host is not None and host.autostart:
+            await self.hosts.start(name)
+
+    def _event_log(self) -> JsonlLog | None:
+        where = self.settings.event_log
+        if not where:
+            return None
+        return JsonlLog(self.events, self.settings.home / "events.jsonl" if where is True else Path(where))
+
+    async def _discover(self, recipes: Sequence[Recipe]) -> Mapping[str, LLMError | None]:
+        """Whether servers that nobody configured are there: `None` for those that are."""
+        wanted = {recipe.name for recipe in recipes}
+        looked = [place for place in places(self._environment) if place.name in wanted]
+        findings = await probe_all(
+            looked, environment=self._environment, timeout=self.settings.connection.discovery_timeout
+        )
+        return {
+            finding.place.name: _absence(finding) if isinstance(finding, NotFound) else None for finding in findings
+        }
+
     def _builder(self, name: str, provider: ProviderSettings) -> Callable[[], LLMProvider]:
         def build() -> LLMProvider:
-            arguments: dict[str, Any] = {"name": name, **provider.options}
+            kind = provider_class(provider.kind)
+            arguments: dict[str, Any] = {"name": name, **_limits(kind, self.settings), **provider.options}
             if provider.base_url is not None:
                 arguments["base_url"] = provider.base_url
             if (key := provider.secret(self._environment)) is not None:
                 arguments["api_key"] = key
             if provider.kind == "llamacpp":
                 arguments.setdefault("home", self.settings.home)
-            return _constructed(provider_class(provider.kind), name, arguments)
+                arguments.setdefault("launcher", SharedLlama(self.hosts, memory_limit=self.settings.limits.host_memory))
+            return _constructed(kind, name, arguments)
 
         return build
 
 
-def found_servers(environment: Mapping[str, str]) -> Iterator[tuple[str, ProviderSettings, str]]:
-    """Servers that nobody configured: Ollama and LM Studio where they usually listen, and what the environment names.
-
-    They rank below those of the settings and above the embedded model. Nothing is contacted here.
-    """
-    host = environment.get("OLLAMA_HOST", "")
-    source = "the environment (OLLAMA_HOST)" if host else "its usual port"
-    yield "ollama", ProviderSettings(kind="ollama", base_url=ollama_url(host), priority=FOUND), source
-    studio = ProviderSettings(kind="lmstudio", base_url=LMSTUDIO_URL, api_key_env="LM_API_TOKEN", priority=FOUND)
-    yield "lmstudio", studio, "its usual port"
-    key, url = environment.get("OPENAI_API_KEY"), environment.get("OPENAI_BASE_URL")
-    if key or url:
-        provider = ProviderSettings(
-            kind="openai-compatible",
-            base_url=(url or OPENAI_URL).rstrip("/"),
-            api_key_env="OPENAI_API_KEY" if key else None,
-            priority=FOUND,
-        )
-        yield "openai", provider, f"the environment ({'OPENAI_BASE_URL' if url else 'OPENAI_API_KEY'})"
+def _absence(finding: NotFound) -> LLMError:
+    """Why a server that nobody configured does not answer unasked."""
+    if finding.wants_key:
+        return AuthenticationError(finding.reason)
+    return LLMConnectionError(finding.reason) if finding.was_asked else ForeignServerError(finding.reason)
 
 
-def ollama_url(host: str) -> str:
-    """The address that `OLLAMA_HOST` means: a host, a port, both, or a URL, in quotes or not.
-
-    Read as Ollama itself reads it (`envconfig` of its repository), except that `0.0.0.0` is where a server listens and
-    not where it is, and that what cannot be a host is the usual place.
-    """
-    text = host.strip().strip("\"'").strip()
-    scheme, separator, rest = text.partition("://")
-    if text == "ollama.com":
-        scheme, separator, rest = "https", "://", text
-    elif not separator:
-        scheme, rest = "http", text
-    usual = {"http": "80", "https": "443"}.get(scheme, OLLAMA_PORT) if separator else OLLAMA_PORT
-    place, _, path = rest.partition("/")
-    name, port = _name_and_port(place)
-    if not (port.isascii() and port.isdigit() and int(port) <= 65535):
-        port = usual
-    scheme = scheme if scheme in ("http", "https") else "http"
-    return f"{scheme}://{_reachable(name)}:{port}/{path}".rstrip("/")
+def _provider_of(port: int) -> ProviderSettings:
+    """How to speak with a host of the settings that has no provider of its own there."""
+    return ProviderSettings(kind="openai-compatible", base_url=f"http://127.0.0.1:{port}/v1")
 
 
-def _name_and_port(place: str) -> tuple[str, str]:
-    if _address(place.strip("[]")) is not None:
-        return place.strip("[]"), ""
-    name, colon, port = place.rpartition(":")
-    return (name.strip("[]"), port) if colon else (place, "")
+def _watching(settings: LLMSettings) -> Watching:
+    connection = settings.connection
+    return Watching(connection.health_interval, settings.timeout, connection.retries)
 
 
-def _reachable(name: str) -> str:
-    address = _address(name)
-    if address is None:
-        return name if re.fullmatch(r"[\w.-]+", name) else "127.0.0.1"
-    if address.is_unspecified:
-        return "127.0.0.1"
-    return f"[{name}]" if address.version == 6 else name
-
-
-def _address(name: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    try:
-        return ipaddress.ip_address(name)
-    except ValueError:
-        return None
+def _limits(kind: type[LLMProvider], settings: LLMSettings) -> dict[str, float]:
+    """The limits of the settings that this kind of provider knows."""
+    connection = settings.connection
+    limits = {"first_token_timeout": connection.first_token_timeout, "idle_timeout": connection.idle_timeout}
+    known = inspect.signature(kind).parameters
+    return {name: limit for name, limit in limits.items() if name in known}
 
 
 def _constructed(kind: type[LLMProvider], name: str, arguments: dict[str, Any]) -> LLMProvider:

@@ -9,25 +9,27 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import TracebackType
 from typing import Self
 
+from llm_jupyter.choice import Choice
 from llm_jupyter.errors import AnswerInterrupted, LLMError, SessionError
 from llm_jupyter.events import (
     EventBus,
     RequestFailed,
     RequestFinished,
     RequestFirstToken,
-    RequestQueued,
-    RequestStarted,
     SessionCreated,
     TurnReplaced,
 )
-from llm_jupyter.manager import Choice, LLMProviderManager
-from llm_jupyter.providers.base import DEFAULT_OPTIONS, ChunkStream, ResponseBuilder
+from llm_jupyter.failover import Route
+from llm_jupyter.manager import LLMProviderManager
+from llm_jupyter.providers.base import DEFAULT_OPTIONS, ResponseBuilder
+from llm_jupyter.question import Question
 from llm_jupyter.types import Chunk, FinishReason, GenerationOptions, Image, LLMResponse, Message
 
 INTERRUPTED_MARK = "\n\n[This answer was interrupted here.]"
@@ -85,9 +87,10 @@ class Answering:
 
     def __init__(
         self, session: LLMSession, turn: Turn, context: Sequence[Message], choice: Choice | None, options: GenerationOptions,
-        *, read_interval: float = 0.0, completion: bool = False,
+        *, read_interval: float = 0.0, completion: bool = False, is_instructed: bool = False,
     ) -> None:  # fmt: skip
         self.turn = turn
+        self._is_instructed = is_instructed
         self.request = uuid.uuid4().hex[:12]
         self.choice = choice
         self.response: LLMResponse | None = None
@@ -96,9 +99,10 @@ class Answering:
         self._options = options
         self._read_interval = read_interval
         self._completion = completion
-        self._stream: ChunkStream | None = None
+        self._named = choice is not None
+        self._route: Route | None = None
+        self._ready: deque[Chunk] = deque()
         self._builder: ResponseBuilder | None = None
-        self._started = 0.0
 
     async def __aenter__(self) -> Self:
         return self
@@ -106,8 +110,8 @@ class Answering:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._stream is not None:
-            await self._stream.aclose()
+        if self._route is not None:
+            await self._route.aclose()
         if self.response is None:
             self._end_early(error)
 
@@ -115,55 +119,53 @@ class Answering:
         return self
 
     async def __anext__(self) -> Chunk:
-        if self._stream is None:
-            self._stream = await self._open()
-        try:
-            chunk = await self._stream.__anext__()
-        except StopAsyncIteration:
-            self._finish()
-            raise
-        self._take([chunk])
-        return chunk
+        while not self._ready:
+            batch = await self.read_batch()
+            if not batch:
+                raise StopAsyncIteration
+            self._ready.extend(batch)
+        return self._ready.popleft()
 
     async def read_batch(self) -> list[Chunk]:
         """All chunks that have arrived, at least one; an empty list once the answer is complete."""
-        if self._stream is None:
-            self._stream = await self._open()
-        batch = await self._stream.read_batch()
+        if self._builder is None:
+            batch = await self._open()
+        else:
+            assert self._route is not None
+            batch = await self._route.read_batch()
         if batch:
             self._take(batch)
         else:
             self._finish()
         return batch
 
-    async def _open(self) -> ChunkStream:
-        """Make everything ready (choose, connect, fetch, start, load), then send the request."""
+    async def _open(self) -> list[Chunk]:
+        """Make everything ready (choose, connect, fetch, start, load), send the request, and wait for its first token."""
         session = self._session
         if self.choice is None:
             self.choice = await session.current_choice()
-        provider, model = self.choice.provider, self.choice.model
-        self._builder = ResponseBuilder(provider=provider.name, model=model, is_local=self.choice.is_local)
-        await provider.prepare(model)
-        session.announce()
-        if provider.slots is not None and provider.in_flight >= provider.slots:
-            session.events.publish(RequestQueued(request=self.request, ahead=provider.in_flight + 1 - provider.slots))
-        session.events.publish(RequestStarted(request=self.request, provider=provider.name, model=model))
-        self._started = time.monotonic()
-        if self._completion:
-            stream = provider.stream_completion(self.turn.prompt.content, model=model, options=self._options)
-        else:
-            stream = provider.stream_chat_completion(
-                [*self._context, self.turn.prompt], model=model, options=self._options
-            )
-        stream.pace.interval = self._read_interval
-        return stream
+        question = Question(
+            self.request, [*self._context, self.turn.prompt], self._options, self._completion, self._read_interval,
+            self._is_instructed,
+        )  # fmt: skip
+        self._route = session.route(question)
+        try:
+            return await self._route.open(self.choice, named=self._named)
+        finally:
+            self.choice = self._route.choice or self.choice
+            self._builder = ResponseBuilder(
+                provider=self.choice.provider.name, model=self.choice.model, is_local=self.choice.is_local,
+                tried=[str(tried) for tried in self._route.tried],
+            )  # fmt: skip
+
+    def _elapsed(self) -> float:
+        assert self._route is not None
+        return time.monotonic() - self._route.started
 
     def _take(self, batch: list[Chunk]) -> None:
         assert self._builder is not None
         if self._builder.is_empty:
-            self._session.events.publish(
-                RequestFirstToken(request=self.request, seconds=time.monotonic() - self._started)
-            )
+            self._session.events.publish(RequestFirstToken(request=self.request, seconds=self._elapsed()))
         for chunk in batch:
             self._builder.add(chunk)
 
@@ -176,7 +178,7 @@ class Answering:
         self.turn.state = TurnState.INTERRUPTED if reason is FinishReason.INTERRUPTED else TurnState.COMPLETE
         self._session.events.publish(
             RequestFinished(
-                request=self.request, finish_reason=self.response.finish_reason, seconds=time.monotonic() - self._started,
+                request=self.request, finish_reason=self.response.finish_reason, seconds=self._elapsed(),
                 completion_tokens=self.response.usage.completion_tokens,
             )
         )  # fmt: skip
@@ -228,8 +230,13 @@ class LLMSession:
     async def current_choice(self) -> Choice:
         """The session's model, chosen on first need and then kept."""
         if self.choice is None:
-            self.choice = await self._manager.choose()
+            self.choice = await self._manager.choose(trusting=True)
         return self.choice
+
+    def route(self, question: Question) -> Route:
+        """How a question of this conversation finds who answers it."""
+        retries = self._manager.connections.retries
+        return Route(self._manager, self.events, question, retries=retries, ready=self.announce)
 
     async def use(self, model: str) -> Choice:
         """Answer with that model from now on. Raises `ModelNotFoundError` and leaves things as they are."""
@@ -249,7 +256,7 @@ class LLMSession:
         turn = Turn(message, (place or CellPlace()).cell_id, system)
         position = self._position(place or CellPlace())
         self.turns.insert(position, turn)
-        return self._answering(turn, self.context(position, system), choice, options, read_interval)
+        return self._answering(turn, position, choice, options, read_interval)
 
     def ask_once(
         self, prompt: str | Message, *, choice: Choice | None = None, options: GenerationOptions = DEFAULT_OPTIONS,
@@ -259,9 +266,10 @@ class LLMSession:
         turn = Turn(Message.user(prompt) if isinstance(prompt, str) else prompt, system=system)
         text = system or self.system
         context = [Message.system(text)] if text else []
-        answering = self._answering(turn, context, choice, options, read_interval)
-        answering._completion = completion
-        return answering
+        return Answering(
+            self, turn, context, choice, options.merged_over(self.options), read_interval=read_interval,
+            completion=completion, is_instructed=bool(system),
+        )  # fmt: skip
 
     def ask_again(
         self, *, choice: Choice | None = None, options: GenerationOptions = DEFAULT_OPTIONS, read_interval: float = 0.0
@@ -271,7 +279,7 @@ class LLMSession:
         if position is None:
             raise SessionError("there is no turn to ask again", next_step="Ask something first: %chat your question")
         turn = self.turns[position]
-        return self._answering(turn, self.context(position, turn.system), choice, options, read_interval)
+        return self._answering(turn, position, choice, options, read_interval)
 
     async def chat(
         self, prompt: str, *, options: GenerationOptions = DEFAULT_OPTIONS, system: str | None = None
@@ -286,11 +294,15 @@ class LLMSession:
     def context(self, position: int | None = None, system: str | None = None) -> list[Message]:
         """What the model sees before the turn at `position` (by default: before the next one)."""
         before = self.turns[:position]
-        text = system or next((t.system for t in reversed(before) if t.system is not None), None) or self.system
+        text = self._given_system(position, system) or self.system
         messages = [Message.system(text)] if text else []
         for turn in before:
             messages.extend(turn.messages())
         return messages
+
+    def _given_system(self, position: int | None, system: str | None) -> str | None:
+        """The instructions that the person gave in this conversation before the turn at `position`, or with it."""
+        return system or next((t.system for t in reversed(self.turns[:position]) if t.system is not None), None)
 
     def announce(self) -> None:
         """Say once that the conversation has begun."""
@@ -299,9 +311,12 @@ class LLMSession:
             self.events.publish(SessionCreated(session=self.id))
 
     def _answering(
-        self, turn: Turn, context: Sequence[Message], choice: Choice | None, options: GenerationOptions, interval: float
+        self, turn: Turn, position: int, choice: Choice | None, options: GenerationOptions, interval: float
     ) -> Answering:
-        return Answering(self, turn, context, choice, options.merged_over(self.options), read_interval=interval)
+        return Answering(
+            self, turn, self.context(position, turn.system), choice, options.merged_over(self.options),
+            read_interval=interval, is_instructed=self._given_system(position, turn.system) is not None,
+        )  # fmt: skip
 
     def _position(self, place: CellPlace) -> int:
         """Where the cell's next turn goes. A new run of a cell first takes its old turns out."""
@@ -325,16 +340,18 @@ class LLMSessionManager:
     """The conversations of this kernel; `current` is the one that the notebook speaks with."""
 
     def __init__(
-        self, manager: LLMProviderManager, events: EventBus, *, options: GenerationOptions = DEFAULT_OPTIONS
-    ) -> None:
+        self, manager: LLMProviderManager, events: EventBus, *, options: GenerationOptions = DEFAULT_OPTIONS,
+        system: str | None = None,
+    ) -> None:  # fmt: skip
         self._manager = manager
         self._events = events
         self._options = options
+        self._system = system
         self.current = self.new()
 
     def new(self) -> LLMSession:
         """A fresh conversation, not yet the current one."""
-        return LLMSession(self._manager, self._events, options=self._options)
+        return LLMSession(self._manager, self._events, options=self._options, system=self._system)
 
     def reset(self) -> LLMSession:
         """Begin a fresh current conversation; its model stays."""

@@ -291,7 +291,11 @@ class ProviderState(StrEnum):
 
 
 class LLMProviderStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """A provider's state; `since` is seconds since the epoch, `latency` the last round trip in seconds."""
+    """A provider's state; `since` is seconds since the epoch, `latency` the last round trip in seconds.
+
+    Being there, being ready and being live are three things: `state` tells of the first two, and `is_live` whether a
+    model answered the last request (`None` before the first one).
+    """
 
     name: str
     state: ProviderState
@@ -300,6 +304,7 @@ class LLMProviderStatus(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""
     latency: float | None = None
     base_url: str | None = None
+    is_live: bool | None = None
 
 
 class PullProgress(msgspec.Struct, frozen=True):

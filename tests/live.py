@@ -23,6 +23,11 @@ CACHE = Path(__file__).parents[1] / ".cache" / "llm_jupyter"
 @pytest.fixture(scope="session")
 def weights() -> Path:
     """The real model's file. It is shared: never write to it."""
+    return cached_weights()
+
+
+def cached_weights() -> Path:
+    """The real model's file, fetched if it is not there yet."""
     if folder := os.environ.get(VARIABLE):
         file = Path(folder).absolute() / FILE
         assert file.is_file(), f"{VARIABLE} is set to {folder}, which has no {FILE}"

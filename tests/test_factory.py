@@ -5,7 +5,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import psutil
 import pytest
@@ -15,7 +15,6 @@ from servers.scripted import answer, reply
 
 from llm_jupyter.errors import ConfigurationError, ModelNotFoundError, ServerError
 from llm_jupyter.events import (
-    ConnectionStateChanged,
     Event,
     FactoryClosed,
     FactoryOpened,
@@ -24,6 +23,7 @@ from llm_jupyter.events import (
     ModelChosen,
     ModelLoaded,
     ModelLoading,
+    ProviderConnected,
     ProviderRegistered,
     RequestFinished,
     RequestFirstToken,
@@ -74,23 +74,23 @@ def test_leaving_a_stream_early_stops_the_server(tmp_path: Path) -> None:
 
 
 def test_the_steps_are_events_in_order_each_when_first_needed(tmp_path: Path) -> None:
-    heard: list[Event] = []
     with ModelServer() as server:
         factory = LLMFactory(settings(tmp_path, server), environment={})
-        factory.events.subscribe(heard.append)
-        assert heard == []
+        assert factory.events.history() == []
         with factory:
+            heard = factory.events.history()
             registered = [event.provider for event in heard[1:] if isinstance(event, ProviderRegistered)]
             assert isinstance(heard[0], FactoryOpened)
-            assert registered == ["embedded", "local", "ollama", "lmstudio"]
-            assert len(heard) == 5
+            assert registered == ["embedded", "local", "ollama", "lmstudio", "llama-server", "vllm", "sglang"]
+            assert len(heard) == 1 + len(registered)
             assert server.visits == []
             factory.chat("hi")
         factory.close()
     order = [
-        FactoryOpened, ProviderRegistered, ConnectionStateChanged, ModelChosen, SessionCreated, RequestStarted, RequestFirstToken,
+        FactoryOpened, ProviderRegistered, ProviderConnected, ModelChosen, SessionCreated, RequestStarted, RequestFirstToken,
         RequestFinished, FactoryClosed,
     ]  # fmt: skip
+    heard = factory.events.history()
     kinds = list(dict.fromkeys(type(event) for event in heard))
     assert [kind for kind in kinds if kind in order] == order
     assert sum(isinstance(event, FactoryClosed) for event in heard) == 1
@@ -98,11 +98,9 @@ def test_the_steps_are_events_in_order_each_when_first_needed(tmp_path: Path) ->
 
 @pytest.mark.live
 def test_the_embedded_model_is_started_at_the_first_question_and_gone_after_the_last(llm_home: Path) -> None:
-    heard: list[Event] = []
     with LLMFactory(settings(llm_home), environment={}) as llm:
-        llm.events.subscribe(heard.append)
         assert llm.chat("Say hello.", max_tokens=5, temperature=0.0).text
-        (started,) = [event for event in heard if isinstance(event, HostStarted)]
+        (started,) = llm.events.history(HostStarted)
         assert psutil.pid_exists(started.pid)
     order = [
         ModelChosen,
@@ -114,26 +112,28 @@ def test_the_embedded_model_is_started_at_the_first_question_and_gone_after_the_
         RequestFinished,
         HostStopped,
     ]
-    kinds = list(dict.fromkeys(type(event) for event in heard))
+    kinds = list(dict.fromkeys(type(event) for event in llm.events.history()))
     assert [kind for kind in kinds if kind in order] == order
     assert not psutil.pid_exists(started.pid)
 
 
-class Noted(OpenAICompatibleProvider):
-    """Writes down when it is closed."""
+class Left(Event, frozen=True, kw_only=True):
+    """A provider is closed."""
 
-    closed: ClassVar[list[str]] = []
+    provider: str
+
+
+class Noted(OpenAICompatibleProvider):
+    """Says when it is closed."""
 
     async def disconnect(self) -> None:
         await super().disconnect()
-        self.closed.append(self.name)
+        self.publish(Left(provider=self.name))
 
 
 def test_closing_is_idempotent_and_goes_in_reverse(tmp_path: Path) -> None:
-    Noted.closed.clear()
     with ModelServer() as server:
         llm = LLMFactory(settings(tmp_path), environment={}).open()
-        llm.events.subscribe(lambda event: Noted.closed.append("factory") if isinstance(event, FactoryClosed) else None)
         for name in ("first", "second"):
             llm.registry.register(Recipe(name, "noted", lambda name=name: Noted(name, server.base_url), True))
             llm.use(f"{name}/m")
@@ -141,7 +141,8 @@ def test_closing_is_idempotent_and_goes_in_reverse(tmp_path: Path) -> None:
         portal = next(thread for thread in threading.enumerate() if "portal" in thread.name)
         for _ in range(3):
             llm.close()
-        assert Noted.closed == ["second", "first", "factory"]
+        left = llm.events.history(Left, FactoryClosed)
+        assert [getattr(event, "provider", "factory") for event in left] == ["second", "first", "factory"]
         assert not portal.is_alive()
 
 

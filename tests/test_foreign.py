@@ -13,12 +13,18 @@ import pytest
 
 from llm_jupyter.errors import LLMError
 from llm_jupyter.factory import LLMFactory
-from llm_jupyter.foreign import is_foreign, owners_of_port
+from llm_jupyter.foreign import PROC_NET, is_foreign, listening
 from llm_jupyter.registry import FOUND
 from llm_jupyter.settings import LLMSettings, ProviderSettings
 
 HEAD = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"
 STRANGER = 61234
+
+
+def owners(port: int, tables: Path = PROC_NET) -> set[int]:
+    """The user ids of whoever listens on a port."""
+    return {owner for listened, owner in listening(tables) if listened == port}
+
 
 # Run as the stranger: an Ollama as far as its list of models, that writes down whatever reaches it.
 SERVER = """
@@ -28,7 +34,8 @@ if os.getuid() == 0: os.setuid(int(sys.argv[1]))
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         print(self.path, flush=True)
-        body = json.dumps({"models": [{"name": "spy:1b", "capabilities": ["completion"]}]}).encode()
+        about = {"/api/version": {"version": "0.12.6"}, "/v1/models": {"object": "list", "data": []}}
+        body = json.dumps(about.get(self.path, {"models": [{"name": "spy:1b", "capabilities": ["completion"]}]})).encode()
         self.send_response(200); self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body))); self.end_headers(); self.wfile.write(body)
     do_POST = do_GET
@@ -78,15 +85,15 @@ def test_whose_server_it_is_stands_in_the_systems_tables(
 
 
 def test_tables_that_are_missing_or_strange_tell_nothing(tmp_path: Path) -> None:
-    assert owners_of_port(11434, tmp_path / "nowhere") == set()
+    assert owners(11434, tmp_path / "nowhere") == set()
     (tmp_path / "tcp").write_text("one\ntwo three\n")
-    assert owners_of_port(11434, tmp_path) == set()
+    assert owners(11434, tmp_path) == set()
 
 
 def test_a_server_of_ones_own_is_not_foreign() -> None:
     with socket.create_server(("127.0.0.1", 0)) as mine:
         port = mine.getsockname()[1]
-        assert owners_of_port(port) == ({os.getuid()} if sys.platform == "linux" else set())
+        assert owners(port) == ({os.getuid()} if sys.platform == "linux" else set())
         assert not is_foreign(f"http://127.0.0.1:{port}")
 
 
@@ -95,7 +102,7 @@ async def test_another_users_server_is_asked_nothing_until_it_is_named(
 ) -> None:
     port, process = stranger
     is_another = os.getuid() == 0 and sys.platform == "linux"  # nobody else can become another user
-    assert not is_another or owners_of_port(port) == {STRANGER}
+    assert not is_another or owners(port) == {STRANGER}
     environment = {"OLLAMA_HOST": f"127.0.0.1:{port}"}
     async with LLMFactory(LLMSettings(home=tmp_path), environment=environment) as llm:
         choice = await llm.providers.choose()

@@ -44,13 +44,16 @@ class House:
     """A registry and a manager over servers, and what happens in them."""
 
     def __init__(self, home: Path) -> None:
-        self.events, self.heard, self.closed, self.made = EventBus(), list[Event](), list[str](), list[str]()
-        self.events.subscribe(self.heard.append)
+        self.events, self.closed, self.made = EventBus(), list[str](), list[str]()
         self.registry = ProviderRegistry(self.events)
         self.registry.register(
             Recipe(EMBEDDED, "llamacpp", lambda: LlamaCppProvider(EMBEDDED, home=home), True, priority=-100)
         )
         self.manager = self.managed()
+
+    @property
+    def heard(self) -> list[Event]:
+        return self.events.history()
 
     def managed(self, **settings: Any) -> LLMProviderManager:
         self.manager = LLMProviderManager(self.registry, self.events, **settings)
@@ -148,7 +151,7 @@ async def test_a_disabled_provider_is_neither_listed_nor_asked(house: House) -> 
         house.add("local", server.base_url, enabled=False)
         with pytest.raises(InvalidInputError, match="switched off") as caught:
             await house.manager.resolve("local/m")
-        assert "[providers.local]" in caught.value.next_step
+        assert "%llm connect local" in caught.value.next_step
         assert (await house.manager.choose()).provider.name == EMBEDDED
         assert [shelf.recipe.name for shelf in await house.manager.catalogue()] == [EMBEDDED]
         assert server.visits == []

@@ -51,7 +51,7 @@ def test_the_example_of_a_provider_alone_runs(tmp_path: Path) -> None:
 
 
 def test_the_settings_load_and_say_what_the_text_says(tmp_path: Path) -> None:
-    (block,) = blocks("toml")
+    outage, host, block = blocks("toml")
     (tmp_path / "config.toml").write_text(block, encoding="utf-8")
     settings = load_settings(environment={"LLM_JUPYTER_HOME": str(tmp_path)})
     assert settings.default_model == "local/qwen3"
@@ -61,6 +61,13 @@ def test_the_settings_load_and_say_what_the_text_says(tmp_path: Path) -> None:
         "embedded": "llamacpp",
     }
     assert settings.providers["embedded"].options == {"context": 8192}
+
+    (tmp_path / "config.toml").write_text(f"{outage}\n{host}", encoding="utf-8")
+    settings = load_settings(environment={"LLM_JUPYTER_HOME": str(tmp_path)})
+    assert settings.fallback == ("local/qwen3", "embedded/smollm2-135m")
+    assert settings.hosts["mine"].autostart
+    assert settings.hosts["mine"].memory_limit == 6 * 2**30
+    assert settings.hosts["mine"].on_memory == "restart"
 
 
 def test_every_command_and_option_that_is_named_exists_and_none_is_left_out() -> None:

@@ -2,8 +2,7 @@
 
 from llm_jupyter.events.bus import EventBus as EventBus
 from llm_jupyter.events.bus import EventT as EventT
-from llm_jupyter.events.bus import Subscriber as Subscriber
-from llm_jupyter.events.bus import Subscription as Subscription
+from llm_jupyter.events.feed import Feed as Feed
 from llm_jupyter.events.kinds import ConnectionStateChanged as ConnectionStateChanged
 from llm_jupyter.events.kinds import ErrorOccurred as ErrorOccurred
 from llm_jupyter.events.kinds import Event as Event
@@ -39,3 +38,6 @@ from llm_jupyter.events.kinds import RequestRetried as RequestRetried
 from llm_jupyter.events.kinds import RequestStarted as RequestStarted
 from llm_jupyter.events.kinds import SessionCreated as SessionCreated
 from llm_jupyter.events.kinds import TurnReplaced as TurnReplaced
+from llm_jupyter.events.log import JsonlLog as JsonlLog
+from llm_jupyter.events.subscription import Subscriber as Subscriber
+from llm_jupyter.events.subscription import Subscription as Subscription

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from contextlib import closing
 from typing import Any
 
+from llm_jupyter.choice import Choice
 from llm_jupyter.errors import AnswerInterrupted, InvalidInputError, LLMError
 from llm_jupyter.events import (
     Event,
@@ -20,7 +21,6 @@ from llm_jupyter.events import (
 from llm_jupyter.magics.args import COMPLETION, OPTIONS, late_option, parse
 from llm_jupyter.magics.kernel import KernelServices
 from llm_jupyter.magics.render import UPDATE_INTERVAL, AnswerView
-from llm_jupyter.manager import Choice
 from llm_jupyter.sessions import Answering
 from llm_jupyter.types import Chunk, FinishReason, GenerationOptions, LLMResponse
 
@@ -73,18 +73,21 @@ def show_answer(kernel: KernelServices, answering: Answering, values: Mapping[st
     """Show an answer as it comes. Raises `AnswerInterrupted` when the person stops it, and every error of the request."""
     progress = Progress(answering)
     view = kernel.view(progress.label, quiet=values.get("quiet", False))
-    with kernel.factory.events.subscribe(progress.hear):
+    with kernel.factory.events.listen() as feed:
         try:
             with closing(kernel.factory.portal.batches(lambda: answering, interval=UPDATE_INTERVAL)) as batches:
                 for batch in batches:
+                    progress.hear(feed.take())
                     progress.take(batch)
                     view.beat(progress.text, progress.thinking, progress.status())
         except KeyboardInterrupt:
+            progress.hear(feed.take())
             _keep_interrupted(kernel, answering, view, progress, values)
             raise AnswerInterrupted("stopped; what had arrived is kept") from None
         except LLMError:
             view.fail(progress.text, progress.thinking, "the answer broke off" if progress.text else "no answer")
             raise
+        progress.hear(feed.take())
     assert answering.response is not None
     _finish(kernel, answering.response, answering, view, progress, values)
 
@@ -133,8 +136,10 @@ def _notes(kernel: KernelServices, response: LLMResponse, answering: Answering, 
         notes.append(
             "The model asks for: " + ", ".join(f"{call.name}({call.arguments})" for call in response.tool_calls)[:300]
         )
-    once = []
     assert answering.choice is not None
+    if response.tried:
+        notes.append(f"{'; '.join(response.tried)}. So {answering.choice.full_name} answered.")
+    once = []
     if progress.fetched:
         once.append(progress.fetched)
     if progress.reason:
@@ -172,8 +177,12 @@ class Progress:
         """The thinking so far."""
         return _joined(self._thinking)
 
-    def hear(self, event: Event) -> None:
-        """Take an event in, on whatever thread it comes."""
+    def hear(self, events: list[Event]) -> None:
+        """Take events in, in the order in which they happened."""
+        for event in events:
+            self._hear(event)
+
+    def _hear(self, event: Event) -> None:
         if isinstance(event, ModelChosen):
             self.reason = event.reason
         elif isinstance(event, ModelPulling):

@@ -8,7 +8,10 @@ from IPython.core.completer import CompletionContext, SimpleCompletion, SimpleMa
 
 from llm_jupyter.magics.args import COMPLETION, MEMORYLESS, OPTIONS
 
-COMMANDS = ("models", "use", "info", "pull", "rm", "load", "unload", "again", "last", "reset", "config", "help")
+COMMANDS = (
+    "models", "use", "info", "pull", "rm", "load", "unload", "again", "last", "reset", "status", "providers", "connect",
+    "disconnect", "hosts", "host", "events", "doctor", "config", "help",
+)  # fmt: skip
 """The commands of `%llm`; named here too because their module is only imported when one runs. A test keeps them equal."""
 
 _OPTION = re.compile(r"^\s*%%?(chat|llm)\s(?:.*\s)?(--?[\w-]*)$")

@@ -23,7 +23,7 @@ class KernelServices:
 
     def __init__(self, shell: InteractiveShell, overrides: Callable[[], Mapping[str, Any]]) -> None:
         self.shell = shell
-        self._overrides = overrides
+        self.overrides = overrides
         self._factory: LLMFactory | None = None
         self.said: set[str] = set()
         """Lines that are to be said once in a session, and were."""
@@ -35,7 +35,7 @@ class KernelServices:
             from llm_jupyter.factory import LLMFactory
             from llm_jupyter.settings import load_settings
 
-            self._factory = LLMFactory(load_settings(self._overrides())).open()
+            self._factory = LLMFactory(load_settings(self.overrides())).open()
             atexit.register(self.close)
         return self._factory
 
@@ -48,7 +48,9 @@ class KernelServices:
 
     def display_setting(self, name: str) -> str:
         """`stream`, `footer` or `metadata`, as it is set at this moment."""
-        return str(self._overrides().get(name) or getattr(self.factory.settings, name))
+        settings = self.factory.settings
+        now = None if settings.is_locked(name) else self.overrides().get(name)
+        return str(now or getattr(settings, name))
 
     @property
     def in_notebook(self) -> bool:
@@ -96,6 +98,6 @@ class KernelServices:
 
     def default_model_changed(self, model: str) -> None:
         """`%config LLMMagics.default_model = ...` in mid-session: the next question asks that model."""
-        if self._factory is not None:
+        if self._factory is not None and not self._factory.settings.is_locked("default_model"):
             self._factory.providers.default_model = model or self._factory.settings.default_model
             self._factory.sessions.current.choice = None

@@ -5,12 +5,13 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Sequence
 
+from llm_jupyter.choice import Choice, Shelf
 from llm_jupyter.errors import ForeignServerError, InvalidInputError, LLMError, SessionError
-from llm_jupyter.magics import models
+from llm_jupyter.magics import doctor, events, hosts, models, providers
 from llm_jupyter.magics.args import OPTIONS, Option, parse
+from llm_jupyter.magics.config import config
 from llm_jupyter.magics.kernel import KernelServices
 from llm_jupyter.magics.text import counts, say, shortened, table
-from llm_jupyter.manager import Choice, Shelf
 
 Command = Callable[[KernelServices, str], None]
 
@@ -50,22 +51,23 @@ def _look(kernel: KernelServices) -> None:
     answered = sum(1 for turn in session.turns if turn.answers)
     lines.append(f"The conversation has {answered} turn{'' if answered == 1 else 's'}.")
     lines.append("")
-    rows = [_provider_row(shelf) for shelf in factory.portal.run(factory.providers.catalogue())]
+    shelves = factory.portal.run(factory.providers.catalogue())
+    rows = [_provider_row(shelf) for shelf in shelves if not shelf.is_absent]
     rows += [
         (r.name, r.kind, "remote", "not asked before %llm use or -m", r.source)
         for r in factory.registry.recipes()
         if not r.is_local
     ]
     lines += table(("provider", "kind", "where", "state", "from"), rows)
+    if absent := [shelf.recipe.name for shelf in shelves if shelf.is_absent]:
+        lines.append(f"Not running at their usual places: {', '.join(absent)}.")
     lines += ["", "%llm help lists the commands."]
     say(lines)
 
 
 def _provider_row(shelf: Shelf) -> tuple[str, ...]:
     recipe = shelf.recipe
-    if shelf.is_absent:
-        state = "not running"
-    elif isinstance(shelf.error, ForeignServerError):
+    if isinstance(shelf.error, ForeignServerError):
         state = shelf.error.what
     elif shelf.error is not None:
         state = shortened(f"down: {shelf.error.what}")
@@ -118,29 +120,6 @@ def _last(kernel: KernelServices, line: str) -> None:
     say([f"{label:<12} {value}" for label, value in facts if value])
 
 
-def _config(kernel: KernelServices, line: str) -> None:
-    if line:
-        raise InvalidInputError(
-            "%llm config takes nothing", next_step="Change the file that it names, or %config LLMMagics.NAME = VALUE."
-        )
-    settings = kernel.factory.settings
-    there = "" if settings.file.exists() else " (not there yet)"
-    lines = [f"settings file  {settings.file}{there}"]
-    lines += [
-        f"{'home':<14} {settings.home}",
-        f"{'default_model':<14} {kernel.factory.providers.default_model or '(none)'}",
-        f"{'local_only':<14} {'yes' if settings.local_only else 'no'}",
-        f"{'timeout':<14} {settings.timeout:g} s to the first token",
-    ]
-    lines += [f"{name:<14} {kernel.display_setting(name)}" for name in ("stream", "footer", "metadata")]
-    lines += [f"{'provider':<14} {name}: {p.kind} {p.base_url or ''}" for name, p in settings.providers.items()]
-    lines += ["", "The file is read when a kernel first needs it; after a change, restart the kernel."]
-    if not settings.providers:
-        lines += ["A local server in it:", "", "[providers.local]"]
-        lines += ['kind = "openai-compatible"', 'base_url = "http://127.0.0.1:8080/v1"']
-    say(lines)
-
-
 def _reset(kernel: KernelServices, line: str) -> None:
     if line:
         raise InvalidInputError("%llm reset takes nothing")
@@ -153,6 +132,10 @@ def _help(kernel: KernelServices, line: str) -> None:
 
 
 COMMANDS: dict[str, tuple[Command, str, str]] = {
+    "status": (providers.status, "%llm status", "how every provider is: state, since when, latency, models, reason"),
+    "providers": (providers.providers, "%llm providers", "every provider: where it is and where it comes from"),
+    "connect": (providers.connect, "%llm connect NAME", "ask a provider now, and watch it from then on"),
+    "disconnect": (providers.disconnect, "%llm disconnect NAME", "ask a provider no more, until it is connected again"),
     "models": (models.models, "%llm models [--remote]", "every model that can be asked, and whether it fits"),
     "use": (models.use, "%llm use MODEL [--default]", "answer with it in this session; --default: in new ones too"),
     "info": (models.info, "%llm info [MODEL]", "what is known of a model"),
@@ -163,7 +146,15 @@ COMMANDS: dict[str, tuple[Command, str, str]] = {
     "again": (_again, "%llm again [-m MODEL] [OPTIONS]", "ask the last question again; both answers are kept"),
     "last": (_last, "%llm last [-o NAME]", "figures of the last answer, or the answer as a variable"),
     "reset": (_reset, "%llm reset", "begin a fresh conversation"),
-    "config": (_config, "%llm config", "the settings, and the file they stand in"),
+    "hosts": (hosts.hosts, "%llm hosts", "the processes that serve models: whose they are, and what they take"),
+    "host": (
+        hosts.host,
+        "%llm host start|stop|restart|logs NAME",
+        "start or stop such a process, or see what it wrote",
+    ),
+    "doctor": (doctor.doctor, "%llm doctor [--live] [--remote]", "what is wrong here, and what to type about it"),
+    "events": (events.events, "%llm events [-n N]", "what happened, the latest last"),
+    "config": (config, "%llm config [--all | NAME | set NAME VALUE]", "the settings, and where each came from"),
     "help": (_help, "%llm help", "this list"),
 }
 

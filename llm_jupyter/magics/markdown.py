@@ -7,7 +7,13 @@ from dataclasses import dataclass
 
 _FENCE = re.compile(r"^(`{3,}|~{3,})([^`\n]*)$")
 _ANY_FENCE = re.compile(r"^[ \t>*+\-\d.)]+(?:`{3,}|~{3,})", re.MULTILINE)
-_LIVE = re.compile(r"<(?=[A-Za-z/!?])(?!https?://[^\s<>`]*>)|!(?=\[)")
+_LIVE = re.compile(
+    r"<(?=[A-Za-z/!?])(?!https?://[^\s<>`]*>)"
+    r"|!(?=\[)"
+    # Where a link leads: to a scheme that is none of the web's (perhaps in entities), or to what the next line says.
+    r"|(?:(?<=\]\()|(?<=\]:))(?=[ \t]*(?:<?[^\s)>/]{0,100}?[:&]|$))(?![ \t]*<?(?:https?://|mailto:|[/#.?]))",
+    re.MULTILINE,
+)
 _SEPARATOR = re.compile(r"^\s*\|?\s*:?-+:?\s*(\|\s*:?-+:?\s*)*\|?\s*$")
 ZERO_WIDTH = "\u200b"
 
@@ -15,8 +21,9 @@ ZERO_WIDTH = "\u200b"
 def harmless(text: str) -> str:
     """The text with nothing in it that a page could run or fetch.
 
-    A zero-width space goes behind each `<` that could open a tag, and behind the `!` of an image (whose address would be
-    fetched from the network when the page shows it). It is invisible in prose and in code alike, so that it does no harm
+    A zero-width space goes behind each `<` that could open a tag, behind the `!` of an image (whose address would be
+    fetched from the network when the page shows it), and before a link's address that is none of the web's
+    (`javascript:`). It is invisible in prose and in code alike, so that it does no harm
     where a renderer sees code and this function does not. Fenced blocks stay untouched, if all fences of the text stand
     at the beginning of a line: others may end with the list or quotation around them. The sole `text/plain` is exact.
     """

@@ -9,10 +9,10 @@ from contextlib import closing
 from types import TracebackType
 from typing import Any, Self
 
+from llm_jupyter.choice import Choice, fits
 from llm_jupyter.errors import AnswerInterrupted, ForeignServerError, InvalidInputError, LLMError
 from llm_jupyter.magics.kernel import KernelServices
 from llm_jupyter.magics.text import say, size, table, window
-from llm_jupyter.manager import Choice, fits
 from llm_jupyter.types import Capability, LLMModelInfo, PullProgress
 
 INTERVAL = 0.25
@@ -94,6 +94,11 @@ def use(kernel: KernelServices, line: str) -> None:
             "%llm use: which model?", next_step="%llm models lists them; then %llm use PROVIDER/MODEL."
         )
     factory = kernel.factory
+    if keep and factory.settings.is_locked("default_model"):
+        raise InvalidInputError(
+            f"default_model cannot be changed: {factory.settings.origin('default_model')}",
+            next_step=f"%llm use {name} takes it for this session.",
+        )
     choice = factory.portal.run(factory.sessions.current.use(name))
     where = "local" if choice.is_local else "remote: prompts leave this machine"
     said = [f"{choice.full_name} ({where}) answers from now on, in this session."]

@@ -169,6 +169,8 @@ class NotebookView:
             "model": response.model, "provider": response.provider,
             "finish_reason": str(response.finish_reason), "turn_id": turn_id,
         }  # fmt: skip
+        if response.tried:
+            stable["tried"] = list(response.tried)
         if self._full_metadata:
             for name, value in (("usage", response.usage), ("timing", response.timing)):
                 stable[name] = {f: v for f in value.__struct_fields__ if (v := getattr(value, f)) is not None}

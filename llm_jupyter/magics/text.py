@@ -53,3 +53,11 @@ def window(model: LLMModelInfo, *, short: bool = False) -> str:
 def counts(first: int | None, first_name: str, second: int | None, second_name: str) -> str:
     """Two numbers with their names, as far as they are known."""
     return ", ".join(f"{n:,} {name}" for n, name in ((first, first_name), (second, second_name)) if n is not None)
+
+
+def duration(seconds: float) -> str:
+    """A time span as people say it, in its largest unit."""
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} s"

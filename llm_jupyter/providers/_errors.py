@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -182,6 +183,7 @@ def one_line(text: str) -> str:
 
 def _seconds(retry_after: str | None) -> float | None:
     try:
-        return float(retry_after) if retry_after else None
+        seconds = float(retry_after) if retry_after else math.nan
     except ValueError:
         return None  # an HTTP date: rare from model servers, and no wait is better than a wrong one
+    return seconds if math.isfinite(seconds) and seconds >= 0 else None

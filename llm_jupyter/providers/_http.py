@@ -17,11 +17,13 @@ import aiohttp
 import msgspec
 
 from llm_jupyter.errors import (
+    HungUpError,
     LLMConnectionError,
     LLMError,
     MalformedResponseError,
     RequestError,
     ResponseLimitError,
+    UnreachableError,
 )
 from llm_jupyter.providers._errors import UNDECODABLE, error_from_reply, excerpt, one_line
 from llm_jupyter.providers._stream import FOREIGN, Decoder, no_first_token, not_a_stream
@@ -199,7 +201,7 @@ class HttpClient:
                 "the address is no valid URL", where=self.where, next_step="Set base_url to http://HOST:PORT/v1."
             )
         if isinstance(error, aiohttp.ServerTimeoutError):
-            return LLMConnectionError(
+            return UnreachableError(
                 f"no connection within {CONNECT_TIMEOUT:g} s", where=self.where, next_step=self._start_or_switch
             )
         if isinstance(error, aiohttp.ClientResponseError):
@@ -209,13 +211,13 @@ class HttpClient:
         if isinstance(error, aiohttp.ClientConnectorCertificateError | aiohttp.ClientSSLError):
             return LLMConnectionError(f"the secure connection failed: {one_line(str(error))}", where=self.where)
         if isinstance(error, aiohttp.ClientConnectorError):
-            return LLMConnectionError(
+            return UnreachableError(
                 f"nothing answers: {_plain(error.os_error)}", where=self.where, next_step=self._start_or_switch
             )
         if isinstance(
             error, aiohttp.ServerDisconnectedError | aiohttp.ClientOSError | aiohttp.ClientPayloadError | OSError
         ):
-            return LLMConnectionError("the server hung up before it answered", where=self.where, next_step=RETRY)
+            return HungUpError("the server hung up before it answered", where=self.where, next_step=RETRY)
         return LLMConnectionError(
             f"the request failed: {one_line(str(error)) or type(error).__name__}", where=self.where
         )

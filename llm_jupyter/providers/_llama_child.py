@@ -1,4 +1,4 @@
-"""The process that runs llama.cpp: started by `LlamaProcess`, never imported.
+"""The process that runs llama.cpp: started by `LlamaProcess` or by a host's supervisor, never imported.
 
 It reads one line of JSON from standard input (the API key among it: a command line would show it to everyone on the
 machine), loads the model, prints `READY <url>` and serves until its parent is gone. Native code that aborts or hangs

@@ -10,13 +10,15 @@ import os
 import secrets
 import sys
 import tempfile
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any, Protocol
 
 import psutil
 
 from llm_jupyter.errors import HostError, InsufficientMemoryError, InvalidInputError, ModelLoadError
+from llm_jupyter.events import Event, HostStarted, HostStopped
 from llm_jupyter.providers._gguf import GGUFHeader, read_header
 
 CHILD = Path(__file__).with_name("_llama_child.py")
@@ -62,6 +64,49 @@ class LaunchPlan:
         return LaunchPlan(min(self.context, declared), self.slots, threads, self.prompt_log)
 
 
+class ModelHost(Protocol):
+    """A process that has a model loaded, as its provider sees it."""
+
+    @property
+    def url(self) -> str: ...
+    @property
+    def api_key(self) -> str: ...
+    @property
+    def pid(self) -> int | None:
+        """Its process id, if it runs."""
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the process that `url` and `api_key` are of still serves."""
+
+    async def recover(self) -> bool:
+        """It runs no more: wait until whoever watches it has started it again. False where nobody does.
+
+        Raises `HostError` where it was given up.
+        """
+
+    async def stop(self) -> None:
+        """Need it no more. Idempotent."""
+
+
+class Launcher(Protocol):
+    """Whoever starts llama.cpp for a provider, and publishes what happens to the process under the name `host`."""
+
+    async def launch(
+        self, model: Path, alias: str, plan: LaunchPlan, *, host: str, publish: Callable[[Event], object]
+    ) -> ModelHost:
+        """Raises `InvalidInputError`, `InsufficientMemoryError`, `ModelLoadError` (the file) or `HostError` (the process)."""
+
+
+class ChildLauncher:
+    """Runs llama.cpp as a child of this process, for nobody else."""
+
+    async def launch(
+        self, model: Path, alias: str, plan: LaunchPlan, *, host: str, publish: Callable[[Event], object]
+    ) -> LlamaProcess:
+        return await LlamaProcess.start(model, alias, plan, host=host, publish=publish)
+
+
 class LlamaProcess:
     """llama.cpp as a child of this process, on a loopback port that only the holder of `api_key` can use.
 
@@ -69,20 +114,37 @@ class LlamaProcess:
     is to live as long as it does: the parent-death signal follows that thread.
     """
 
-    def __init__(self, process: asyncio.subprocess.Process, log: IO[bytes], api_key: str) -> None:
+    def __init__(
+        self,
+        process: asyncio.subprocess.Process,
+        log: IO[bytes],
+        host: str = "",
+        publish: Callable[[Event], object] = lambda event: None,
+    ) -> None:
         self._process = process
         self._log = log
-        self.api_key = api_key
+        self._host = host
+        self._publish = publish
+        self._is_over = False
+        self.api_key = secrets.token_urlsafe(32)
         self.url = ""
 
     @classmethod
-    async def start(cls, model: Path, alias: str, plan: LaunchPlan) -> LlamaProcess:
+    async def start(
+        cls,
+        model: Path,
+        alias: str,
+        plan: LaunchPlan,
+        *,
+        host: str = "",
+        publish: Callable[[Event], object] = lambda event: None,
+    ) -> LlamaProcess:
         """Start the process and wait until it serves.
 
         Raises `InvalidInputError`, `InsufficientMemoryError`, `ModelLoadError` (the file), or `HostError` (the process).
         """
         if importlib.util.find_spec("xllamacpp") is None:
-            raise HostError("the embedded model needs llama.cpp, which is not installed", next_step=INSTALL)
+            raise not_installed()
         header = read_header(model)
         plan = plan.checked(header)
         require_memory(header, plan)
@@ -91,18 +153,29 @@ class LlamaProcess:
             sys.executable, "-P", str(CHILD),
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=log, start_new_session=True,
         )  # fmt: skip
-        self = cls(process, log, secrets.token_urlsafe(32))
+        self = cls(process, log, host, publish)
         try:
             await self._launch(model, alias, plan)
         except BaseException:
+            self._is_over = True  # nobody was told that it began
             await self.stop()
             raise
+        publish(HostStarted(host=host, pid=process.pid))
         return self
 
     @property
-    def pid(self) -> int:
-        """The process id."""
-        return self._process.pid
+    def pid(self) -> int | None:
+        """The process id, if it runs."""
+        return self._process.pid if self.is_running else None
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it has not ended."""
+        return self._process.returncode is None
+
+    async def recover(self) -> bool:
+        """Nobody starts it again but its provider."""
+        return False
 
     @property
     def exit_code(self) -> int | None:
@@ -117,7 +190,7 @@ class LlamaProcess:
 
     async def stop(self) -> None:
         """End the process and wait until it is gone. Idempotent."""
-        process = self._process
+        process, expected = self._process, self.is_running
         if process.stdin is not None:
             process.stdin.close()
         if process.returncode is None:
@@ -130,14 +203,16 @@ class LlamaProcess:
                     process.kill()
                 await process.wait()
         self._log.close()
+        if not self._is_over:
+            self._is_over = True
+            self._publish(
+                HostStopped(host=self._host, pid=process.pid, exit_code=process.returncode, expected=expected)
+            )
 
     async def _launch(self, model: Path, alias: str, plan: LaunchPlan) -> None:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        config = {
-            "parent": os.getpid(), "model": str(model), "alias": alias, "api_key": self.api_key,
-            "context": plan.context * plan.slots, "slots": plan.slots, "threads": plan.threads, "prompt_log": plan.prompt_log,
-        }  # fmt: skip
+        config = {**child_config(model, alias, plan), "parent": os.getpid(), "api_key": self.api_key}
         self._process.stdin.write(json.dumps(config).encode() + b"\n")
         try:
             line = await asyncio.wait_for(self._process.stdout.readline(), START_TIMEOUT)
@@ -147,10 +222,26 @@ class LlamaProcess:
             ) from None
         if not line.startswith(b"READY "):
             code = await self._process.wait()
-            tail = self.log_tail()
-            reason = next((text for text in reversed(tail) if " E " in text or "rror" in text), f"exit code {code}")
-            raise ModelLoadError(f"llama.cpp could not load {model.name}: {reason.strip()[-160:]}")
+            raise load_error(model.name, self.log_tail(), f"exit code {code}")
         self.url = line.split()[1].decode()
+
+
+def child_config(model: Path, alias: str, plan: LaunchPlan) -> dict[str, Any]:
+    """What the child process reads from its standard input, except for the key and its parent's process id."""
+    return {
+        "model": str(model), "alias": alias, "context": plan.context * plan.slots, "slots": plan.slots,
+        "threads": plan.threads, "prompt_log": plan.prompt_log,
+    }  # fmt: skip
+
+
+def load_error(file: str, tail: Sequence[str], otherwise: str) -> ModelLoadError:
+    """A process that could not load a model, in llama.cpp's own words where it had some."""
+    reason = next((text for text in reversed(tail) if " E " in text or "rror" in text), otherwise)
+    return ModelLoadError(f"llama.cpp could not load {file}: {reason.strip()[-160:]}")
+
+
+def not_installed() -> HostError:
+    return HostError("the embedded model needs llama.cpp, which is not installed", next_step=INSTALL)
 
 
 def require_memory(header: GGUFHeader, plan: LaunchPlan) -> None:

@@ -112,9 +112,11 @@ class MessageStream:
         """What the end of the stream completes. Half a message there says that the rest was lost: it is left out."""
         self._ended = True
         rest = self._decoder.finish()
-        if not rest and self._opening and self._opening.lstrip()[:1] in (b"<", b"{", b"["):
-            raise not_a_stream(self._response, self._opening, self._where)
-        return [message for message in rest if _is_complete(message)]
+        whole = [message for message in rest if _is_complete(message)]
+        beginning = (self._opening or b"").lstrip()[:1]
+        if not whole and (beginning == b"<" or (not rest and beginning in (b"{", b"["))):
+            raise not_a_stream(self._response, self._opening or b"", self._where)
+        return whole
 
     def close(self) -> None:
         """Close the socket, at once. Idempotent."""

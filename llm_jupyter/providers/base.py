@@ -9,11 +9,12 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from types import TracebackType
 from typing import ClassVar, NoReturn, Self
 
-from llm_jupyter.errors import InvalidInputError, LLMConnectionError, LLMError, UnsupportedOperationError
-from llm_jupyter.events import ConnectionStateChanged, Event
+from llm_jupyter.errors import InvalidInputError, LLMError, ModelLoadingError, UnsupportedOperationError
+from llm_jupyter.events import Event
+from llm_jupyter.providers._response import ResponseBuilder as ResponseBuilder
+from llm_jupyter.providers._state import TRANSITIONS, ConnectionState, state_after
 from llm_jupyter.types import (
     Chunk,
-    FinishReason,
     GenerationOptions,
     LLMModelInfo,
     LLMProviderStatus,
@@ -22,10 +23,6 @@ from llm_jupyter.types import (
     MessageLike,
     ProviderState,
     PullProgress,
-    Timing,
-    ToolCall,
-    ToolCallDelta,
-    Usage,
     as_messages,
 )
 
@@ -90,68 +87,6 @@ class ChunkStream:
         await self.aclose()
 
 
-class ResponseBuilder:
-    """Gathers chunks into an `LLMResponse`."""
-
-    def __init__(self, *, provider: str, model: str, is_local: bool) -> None:
-        self._provider = provider
-        self._model = model
-        self._is_local = is_local
-        self._text: list[str] = []
-        self._thinking: list[str] = []
-        self._calls: dict[int, ToolCallDelta] = {}
-        self._finish: FinishReason | None = None
-        self._usage = Usage()
-        self._timing = Timing()
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether nothing of the answer has come yet."""
-        return not (self._text or self._thinking or self._calls)
-
-    @property
-    def text(self) -> str:
-        """The text so far."""
-        return "".join(self._text)
-
-    def add(self, chunk: Chunk) -> None:
-        """Take one chunk in."""
-        if chunk.text:
-            self._text.append(chunk.text)
-        if chunk.thinking:
-            self._thinking.append(chunk.thinking)
-        for delta in chunk.tool_calls:
-            known = self._calls.get(delta.index, ToolCallDelta(delta.index))
-            self._calls[delta.index] = ToolCallDelta(
-                delta.index, known.id or delta.id, known.name or delta.name, known.arguments + delta.arguments
-            )
-        if chunk.finish_reason is not None:
-            self._finish = chunk.finish_reason
-        if chunk.usage is not None:
-            self._usage = chunk.usage
-        if chunk.timing is not None:
-            self._timing = chunk.timing
-        if chunk.model:
-            self._model = chunk.model
-
-    def response(self, finish_reason: FinishReason | None = None) -> LLMResponse:
-        """The answer as far as it came; `finish_reason` overrides what the server said."""
-        return LLMResponse(
-            text=self.text,
-            thinking="".join(self._thinking),
-            tool_calls=tuple(
-                ToolCall(call.id or f"call_{index}", call.name, call.arguments)
-                for index, call in sorted(self._calls.items())
-            ),
-            finish_reason=finish_reason or self._finish or FinishReason.OTHER,
-            usage=self._usage,
-            timing=self._timing,
-            model=self._model,
-            provider=self._provider,
-            is_local=self._is_local,
-        )
-
-
 def checked_messages(messages: Sequence[MessageLike] | str) -> list[Message]:
     """What was given, as messages. Raises `InvalidInputError`."""
     try:
@@ -169,6 +104,11 @@ def parameter_count(size: str) -> int | None:
         return None
 
 
+def _after_probe(error: LLMError) -> ProviderState:
+    """What a failed look at a server means; a server that loads has not failed."""
+    return ProviderState.LOADING if isinstance(error, ModelLoadingError) else ProviderState.FAILED
+
+
 class LLMProvider(ABC):
     """One model server, or the embedded model.
 
@@ -177,13 +117,14 @@ class LLMProvider(ABC):
     """
 
     kind: ClassVar[str]
+    own_options: ClassVar[frozenset[str]] = frozenset()
+    """Fields of a model's settings that only this kind of server knows; they travel in `GenerationOptions.extra`."""
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self._state = ProviderState.DISCONNECTED
-        self._since = time.time()
-        self._reason = ""
+        self._connection = ConnectionState(name)
         self._latency: float | None = None
+        self._is_live: bool | None = None
         self.publish: Callable[[Event], object] = lambda event: None
         """Who hears of this provider's events; a manager puts its event bus here."""
         self.slots: int | None = None
@@ -196,10 +137,24 @@ class LLMProvider(ABC):
     def is_local(self) -> bool:
         """Whether prompts stay on this machine."""
 
+    def keeps(self, model: str) -> bool:
+        """Whether a question to that model stays on this machine, as far as its name tells."""
+        return self.is_local
+
+    @property
+    def url(self) -> str | None:
+        """Where its server is, without secrets; `None` where it has none of its own."""
+        return None
+
     @property
     def where(self) -> str:
         """The provider as errors name it: its name and its URL, never a secret."""
-        return self.name
+        return f"{self.name} at {self.url}" if self.url else self.name
+
+    @property
+    def state(self) -> ProviderState:
+        """What the connection is doing, as far as is known."""
+        return self._connection.state
 
     def advice(self, model: str) -> str:
         """A line that a person should read once before they judge this model; empty for most."""
@@ -230,11 +185,16 @@ class LLMProvider(ABC):
 
     async def connect(self) -> None:
         """Make sure that the server answers. Raises `LLMConnectionError` and its kin where it does not."""
-        self._enter(ProviderState.CONNECTING)
+        if ProviderState.CONNECTING in TRANSITIONS[self.state]:
+            self._enter(ProviderState.CONNECTING)
         try:
-            await self._probe()
+            await self.probe()
         except LLMError as error:
-            self._enter(ProviderState.FAILED, error.what)
+            self._enter(_after_probe(error), error.what)
+            raise
+        except BaseException:
+            if self.state is ProviderState.CONNECTING:
+                self._enter(ProviderState.DISCONNECTED)
             raise
         self._enter(ProviderState.CONNECTED)
 
@@ -245,18 +205,50 @@ class LLMProvider(ABC):
     async def get_status(self) -> LLMProviderStatus:
         """The connection's state after a fresh look at the server, with the latency of that look in seconds."""
         try:
-            await self._probe()
+            await self.probe()
             self._enter(ProviderState.CONNECTED)
         except LLMError as error:
-            self._enter(ProviderState.FAILED, error.what)
-        return self._status()
+            self._enter(_after_probe(error), error.what)
+        return self.status()
 
-    def observed(self, error: LLMError | None) -> None:
-        """Let the connection's state follow what a request has shown: an answer, or that nobody answers."""
+    async def probe(self) -> None:
+        """Ask the server for something cheap that loads no model, and remember how long it took.
+
+        The state stays as it is. Raises what the server's silence or its answer means.
+        """
+        started = time.perf_counter()
+        await self._look()
+        self.measured(time.perf_counter() - started)
+
+    def measured(self, seconds: float) -> None:
+        """A round trip to the server that needed no model took so long."""
+        self._latency = seconds
+
+    def status(self) -> LLMProviderStatus:
+        """The connection's state as it is known, without asking the server."""
+        return LLMProviderStatus(
+            name=self.name,
+            state=self.state,
+            since=self._connection.since,
+            is_local=self.is_local,
+            reason=self._connection.reason,
+            latency=self._latency,
+            base_url=self.url,
+            is_live=self._is_live,
+        )
+
+    def observed(self, error: LLMError | None, *, answered: bool = False) -> None:
+        """Let the connection's state follow what a request has shown; `answered` says that a model answered it."""
+        if answered:
+            self._is_live = True
         if error is None:
             self._enter(ProviderState.CONNECTED)
-        elif isinstance(error, LLMConnectionError):
-            self._enter(ProviderState.FAILED, error.what)
+            return
+        state = state_after(error)
+        if state is None:
+            return
+        self._is_live = False
+        self._enter(state, error.what)
 
     async def prepare(self, model: str) -> None:  # noqa: B027 - no abstract method: most servers need nothing
         """Whatever must be done before a request for this model can be sent. Servers that others run need nothing."""
@@ -323,28 +315,13 @@ class LLMProvider(ABC):
 
     # -- for subclasses
 
-    async def _probe(self) -> None:
-        """Ask the server for something cheap that loads no model, and remember how long it took."""
-        started = time.perf_counter()
+    async def _look(self) -> None:
+        """Something cheap that only this kind of server answers as it does."""
         await self.get_available_models()
-        self._latency = time.perf_counter() - started
 
     def _enter(self, state: ProviderState, reason: str = "") -> None:
-        old, self._reason = self._state, reason
-        if state is not old:
-            self._state, self._since = state, time.time()
-            self.publish(ConnectionStateChanged(provider=self.name, old=old, new=state, reason=reason))
-
-    def _status(self, base_url: str | None = None) -> LLMProviderStatus:
-        return LLMProviderStatus(
-            name=self.name,
-            state=self._state,
-            since=self._since,
-            is_local=self.is_local,
-            reason=self._reason,
-            latency=self._latency,
-            base_url=base_url,
-        )
+        if (event := self._connection.enter(state, reason)) is not None:
+            self.publish(event)
 
     async def _collected(self, stream: ChunkStream, model: str) -> LLMResponse:
         builder = ResponseBuilder(provider=self.name, model=model, is_local=self.is_local)

@@ -16,8 +16,6 @@ import msgspec
 
 from llm_jupyter.errors import LLMError, ModelNotFoundError, UnsupportedOperationError
 from llm_jupyter.events import (
-    HostStarted,
-    HostStopped,
     ModelDeleted,
     ModelLoaded,
     ModelLoading,
@@ -28,7 +26,7 @@ from llm_jupyter.events import (
 from llm_jupyter.providers._download import disk_error, remove
 from llm_jupyter.providers._gguf import read_header
 from llm_jupyter.providers._http import HttpClient
-from llm_jupyter.providers._llama_process import LaunchPlan, LlamaProcess
+from llm_jupyter.providers._llama_process import ChildLauncher, Launcher, LaunchPlan, ModelHost
 from llm_jupyter.providers._weights import MODEL_ID, SIZE, WeightsFolder
 from llm_jupyter.providers.base import DEFAULT_OPTIONS, ChunkStream
 from llm_jupyter.providers.openai_compatible import OpenAICompatibleProvider
@@ -51,6 +49,7 @@ class LlamaCppProvider(OpenAICompatibleProvider):
     path (named by file name), and any GGUF file by its path. One is loaded at a time. `context` is in tokens, for each
     of `slots` requests at once; `threads` defaults to one less than the usable cores, at most 8. `prompt_log` is a folder
     into which llama.cpp writes each prompt as it reaches the model, for seeing what the chat template made of it.
+    `launcher` starts the process: a child for this provider alone, unless it is given one that shares.
     """
 
     kind: ClassVar[str] = "llamacpp"
@@ -66,6 +65,7 @@ class LlamaCppProvider(OpenAICompatibleProvider):
         slots: int = 1,
         threads: int | None = None,
         prompt_log: str | Path | None = None,
+        launcher: Launcher | None = None,
         first_token_timeout: float = 300.0,
         idle_timeout: float = 60.0,
     ) -> None:
@@ -79,7 +79,8 @@ class LlamaCppProvider(OpenAICompatibleProvider):
         self._embedded = base_url is None
         self._weights = WeightsFolder(home or home_folder())
         self._plan = LaunchPlan(context, slots, threads, str(prompt_log) if prompt_log else None)
-        self._process: LlamaProcess | None = None
+        self._launcher: Launcher = launcher or ChildLauncher()
+        self._process: ModelHost | None = None
         self._loaded: str | None = None
         self._starting = asyncio.Lock()
         if self._embedded:
@@ -87,13 +88,17 @@ class LlamaCppProvider(OpenAICompatibleProvider):
             self.slots = slots
 
     @property
+    def url(self) -> str | None:
+        return None if self._embedded else super().url
+
+    @property
     def where(self) -> str:
         return f"{self.name}, llama.cpp beside this kernel" if self._embedded else super().where
 
     @property
     def process_id(self) -> int | None:
-        """The id of the running child process, if one runs."""
-        return self._process.pid if self._process is not None and self._process.exit_code is None else None
+        """The id of the process that has the model, if one runs."""
+        return self._process.pid if self._process is not None else None
 
     def advice(self, model: str) -> str:
         return ADVICE if self._embedded and model == MODEL_ID else ""
@@ -104,9 +109,9 @@ class LlamaCppProvider(OpenAICompatibleProvider):
         self._enter(ProviderState.CONNECTED)
         return None
 
-    def observed(self, error: LLMError | None) -> None:
+    def observed(self, error: LLMError | None, *, answered: bool = False) -> None:
         if not self._embedded:  # the embedded one's state is that of its process
-            super().observed(error)
+            super().observed(error, answered=answered)
 
     async def disconnect(self) -> None:
         async with self._starting:
@@ -210,30 +215,34 @@ class LlamaCppProvider(OpenAICompatibleProvider):
             return options
         return msgspec.structs.replace(options, max_tokens=DEMONSTRATION_TOKENS)
 
-    async def _probe(self) -> None:
+    async def probe(self) -> None:
         if not self._embedded:
-            await super()._probe()
+            await super().probe()
 
     async def _ready(self, model: str | None = None) -> HttpClient:
         """The client of a running process that has the model loaded; starts, restarts or fetches what is missing."""
         if not self._embedded:
             return await super()._ready(model)
         async with self._starting:
-            running = self._process is not None and self._process.exit_code is None
-            if running and self._client is not None and model in (None, self._loaded):
-                return self._client
+            if self._process is not None and self._client is not None and model in (None, self._loaded):
+                if self._process.is_running:
+                    return self._client
+                if await self._is_recovered(self._process):
+                    return self._client
             if self._process is not None:
-                await self._stop(expected=running)
+                await self._stop()
             return await self._start(model or MODEL_ID)
 
     async def _start(self, model: str) -> HttpClient:
-        before = self._state
+        before = self.state
         self._enter(ProviderState.LOADING)
         try:
             file = await self._file(model)
             started = time.monotonic()
             self.publish(ModelLoading(provider=self.name, model=model, size=file.stat().st_size))
-            self._process = await LlamaProcess.start(file, model, self._plan)
+            self._process = await self._launcher.launch(
+                file, model, self._plan, host=self.name, publish=lambda event: self.publish(event)
+            )
         except LLMError as error:
             self._enter(ProviderState.FAILED, error.what)
             raise
@@ -241,14 +250,38 @@ class LlamaCppProvider(OpenAICompatibleProvider):
             self._enter(before)
             raise
         self._loaded = model
-        self._client = HttpClient(f"{self._process.url}/v1", name=self.name, api_key=self._process.api_key)
+        return self._serving(self._process, model, time.monotonic() - started)
+
+    async def _is_recovered(self, process: ModelHost) -> bool:
+        """Whether the process that died serves again, because whoever watches it has started it again."""
+        model, client, started = self._loaded or MODEL_ID, self._client, time.monotonic()
+        before = self.state
+        self._enter(ProviderState.LOADING, "its process died")
+        try:
+            if not await process.recover():
+                return False
+        except LLMError as error:
+            await self._stop()
+            self._enter(ProviderState.FAILED, error.what)
+            raise
+        except asyncio.CancelledError:
+            self._enter(before)
+            raise
+        if client is not None:
+            await client.close()
+        self.publish(ModelUnloaded(provider=self.name, model=model))
+        self.publish(ModelLoading(provider=self.name, model=model))
+        self._serving(process, model, time.monotonic() - started)
+        return True
+
+    def _serving(self, process: ModelHost, model: str, seconds: float) -> HttpClient:
+        self._client = HttpClient(f"{process.url}/v1", name=self.name, api_key=process.api_key)
         self._client.where = self.where
         self._enter(ProviderState.CONNECTED)
-        self.publish(HostStarted(host=self.name, pid=self._process.pid))
-        self.publish(ModelLoaded(provider=self.name, model=model, seconds=time.monotonic() - started))
+        self.publish(ModelLoaded(provider=self.name, model=model, seconds=seconds))
         return self._client
 
-    async def _stop(self, *, expected: bool = True) -> None:
+    async def _stop(self) -> None:
         process, model = self._process, self._loaded
         client, self._client = self._client, None
         self._process = self._loaded = None
@@ -256,8 +289,6 @@ class LlamaCppProvider(OpenAICompatibleProvider):
             await process.stop()  # before the client is closed: whoever still reads an answer then sees it break off
         if client is not None:
             await client.close()
-        if process is not None:
-            self.publish(HostStopped(host=self.name, pid=process.pid, exit_code=process.exit_code, expected=expected))
         if model is not None:
             self.publish(ModelUnloaded(provider=self.name, model=model))
 

@@ -49,10 +49,10 @@ from llm_jupyter.types import (
     Chunk,
     GenerationOptions,
     LLMModelInfo,
-    LLMProviderStatus,
     LLMResponse,
     Message,
     MessageLike,
+    ProviderState,
     PullProgress,
 )
 
@@ -75,6 +75,7 @@ class OllamaProvider(LLMProvider):
     """
 
     kind: ClassVar[str] = "ollama"
+    own_options: ClassVar[frozenset[str]] = frozenset({"num_ctx", "keep_alive"})
 
     def __init__(
         self,
@@ -102,9 +103,12 @@ class OllamaProvider(LLMProvider):
     def is_local(self) -> bool:
         return is_loopback(self._base_url)
 
+    def keeps(self, model: str) -> bool:
+        return self.is_local and not is_remote(model, "")
+
     @property
-    def where(self) -> str:
-        return f"{self.name} at {without_secrets(self._base_url)}"
+    def url(self) -> str | None:
+        return without_secrets(self._base_url)
 
     async def is_available(self) -> bool:
         try:
@@ -116,10 +120,7 @@ class OllamaProvider(LLMProvider):
     async def disconnect(self) -> None:
         self._refuses_to_cut = None
         await self._client.close()
-
-    async def get_status(self) -> LLMProviderStatus:
-        await super().get_status()
-        return self._status(without_secrets(self._base_url))
+        self._enter(ProviderState.DISCONNECTED)
 
     async def get_version(self) -> str:
         """The server's version."""
@@ -328,10 +329,8 @@ class OllamaProvider(LLMProvider):
         finally:
             stream.close()
 
-    async def _probe(self) -> None:
-        started = time.perf_counter()
+    async def _look(self) -> None:
         await self._list()
-        self._latency = time.perf_counter() - started
 
     async def _list(self) -> list[ModelEntry]:
         listed = (await self._client.json("GET", "/api/tags", ModelList)).models

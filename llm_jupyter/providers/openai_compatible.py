@@ -33,7 +33,7 @@ from llm_jupyter.providers._openai_wire import (
 )
 from llm_jupyter.providers._wire import SSEDecoder
 from llm_jupyter.providers.base import DEFAULT_OPTIONS, ChunkStream, LLMProvider, Pace, checked_messages
-from llm_jupyter.types import Chunk, GenerationOptions, LLMModelInfo, LLMProviderStatus, MessageLike
+from llm_jupyter.types import Chunk, GenerationOptions, LLMModelInfo, MessageLike, ProviderState
 
 SSE = "text/event-stream"
 
@@ -78,12 +78,13 @@ class OpenAICompatibleProvider(LLMProvider):
         return is_loopback(self._base_url)
 
     @property
-    def where(self) -> str:
-        return f"{self.name} at {without_secrets(self._base_url)}"
+    def url(self) -> str | None:
+        return without_secrets(self._base_url)
 
     async def disconnect(self) -> None:
         if self._client is not None:
             await self._client.close()
+        self._enter(ProviderState.DISCONNECTED)
 
     async def get_available_models(self) -> list[LLMModelInfo]:
         client = await self._ready()
@@ -115,10 +116,6 @@ class OpenAICompatibleProvider(LLMProvider):
         self, prompt: str, *, model: str, options: GenerationOptions = DEFAULT_OPTIONS
     ) -> ChunkStream:
         return self._stream("/completions", completion_body(prompt, model, options), options)
-
-    async def get_status(self) -> LLMProviderStatus:
-        await super().get_status()
-        return self._status(without_secrets(self._base_url))
 
     # -- for subclasses
 

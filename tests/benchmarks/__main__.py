@@ -10,12 +10,12 @@ from pathlib import Path
 
 import psutil
 
-from tests.benchmarks import loading, streaming, tokens
+from tests.benchmarks import failover, idle, loading, streaming, tokens
 from tests.benchmarks.figures import Report
 from tests.benchmarks.peers import version_of
 
 RESULTS = Path(__file__).parent / "results" / "latest.json"
-PARTS = ("tokens", "loading", "streaming")
+PARTS = ("tokens", "loading", "streaming", "failover", "idle")
 
 
 def main() -> int:
@@ -39,6 +39,10 @@ def main() -> int:
         loading.run(report, kernels=1 if options.quick else 5)
     if "streaming" in parts:
         streaming.run(report, lengths=(200, 2000) if options.quick else (2000, 20_000))
+    if "failover" in parts:
+        failover.run(report, runs=1 if options.quick else 5)
+    if "idle" in parts:
+        idle.run(report, seconds=10 if options.quick else 60)
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps(report.as_json(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     missed = [figure.name for figure in report.figures if figure.met is False]

@@ -124,7 +124,7 @@ def model_processes(kernel: Kernel) -> list[psutil.Process]:
     """The kernel's children that hold a model."""
     pid = kernel.value("__import__('os').getpid()")
     return [
-        child for child in psutil.Process(pid).children(recursive=True) if "llm_jupyter" in " ".join(child.cmdline())
+        child for child in psutil.Process(pid).children(recursive=True) if "_llama_child" in " ".join(child.cmdline())
     ]
 
 

@@ -1,101 +1,11 @@
 from __future__ import annotations
 
-import nbconvert.filters.markdown_mistune as notebook_markdown
 import pytest
-from bs4 import BeautifulSoup, Tag
 from hypothesis import given
 from hypothesis import strategies as st
+from pages import rendered
 
 from llm_jupyter.magics.markdown import ZERO_WIDTH, BlockScanner, Parts, harmless
-
-HOSTILE = [
-    "<script>alert(1)</script>",
-    "text <ScRiPt src=//x></sCrIpT> text",
-    "<img src=x onerror=alert(1)>",
-    "![beacon](https://x.invalid/pixel.png)",
-    "![beacon][1]\n\n[1]: https://x.invalid/pixel.png",
-    "<iframe srcdoc='<script>alert(1)</script>'></iframe>",
-    "<svg/onload=alert(1)>",
-    "<style>@import 'https://x.invalid'</style>",
-    "<details open ontoggle=alert(1)>",
-    "</details><img src=x onerror=alert(1)>",
-    "<!-- <img src=x onerror=alert(1)> -->",
-    "<?php x ?><img src=x onerror=alert(1)>",
-    "<![CDATA[<img src=x onerror=alert(1)>]]>",
-    "<a href='javascript:alert(1)'>x</a>",
-    "<base href=//x.invalid>",
-    "<form action=//x.invalid><input onfocus=alert(1) autofocus></form>",
-    "> <img src=x onerror=alert(1)>",
-    "- <img src=x onerror=alert(1)>\n\n  <iframe src=x>",
-    "    code\n<img src=x onerror=alert(1)>",
-    "| a | b |\n|---|---|\n| <img src=x onerror=alert(1)> | ![y](//z) |",
-    "`` ` <img src=x onerror=alert(1)> ``` ``\n<img src=x onerror=alert(1)>",
-    "```\ncode\n```\n<img src=x onerror=alert(1)>",
-    "```\ncode\n````\n<img src=x onerror=alert(1)>",
-    "~~~\n```\n~~~\n<img src=x onerror=alert(1)>",
-    "``` a`b\n<img src=x onerror=alert(1)>\n```",
-    "- ```\n  code\n<img src=x onerror=alert(1)>\n",
-    "> ```\n> code\n\n<img src=x onerror=alert(1)>",
-    "1. ~~~\n<iframe src=x></iframe>",
-    "  ```\n<img src=x onerror=alert(1)>\n  ```\n<img src=x onerror=alert(1)>",
-    "a\r```\r\n<img src=x onerror=alert(1)>",
-    "\\<img src=x onerror=alert(1)>",
-    "\\\\<img src=x onerror=alert(1)>",
-    "<https://x.invalid/<img/src=x/onerror=alert(1)>>",
-    "<https://x.invalid><img src=x onerror=alert(1)>",
-    "[x](<javascript:alert(1)>)",
-    "$<img src=x onerror=alert(1)>$",
-    "$$\n<img src=x onerror=alert(1)>\n$$",
-    "\\begin{a}<img src=x onerror=alert(1)>\\end{a}",
-    "[![x](//y)](//z)",
-    "!\\[x](//y) !\n[x](//y)",
-    "```\n```\n```\n<img src=x onerror=alert(1)>\n```\n<img src=x onerror=alert(1)>",
-    "```\u2028<img src=x onerror=alert(1)>\n```\n<img src=x onerror=alert(1)>",
-    "```\x0c\n<img src=x onerror=alert(1)>",
-    "x\n===\n```\n<img src=x onerror=alert(1)>\n ```\n<img src=x onerror=alert(1)>",
-    "```\n\t```\n<img src=x onerror=alert(1)>\n```\n<iframe>",
-    "```\u00a0\ncode\n```\u00a0\n<img src=x onerror=alert(1)>",
-]
-INNOCENT = {"p", "pre", "code", "span", "div", "em", "strong", "ul", "ol", "li", "blockquote", "h1", "h2", "h3", "h4",
-            "h5", "h6", "hr", "br", "a", "table", "thead", "tbody", "tr", "th", "td", "del", "s"}  # fmt: skip
-
-
-def rendered(text: str) -> BeautifulSoup:
-    """A page as nbconvert makes it of a notebook's Markdown, with nothing sanitised after it."""
-    return BeautifulSoup(notebook_markdown.markdown2html_mistune(text), "html.parser")
-
-
-def live(page: BeautifulSoup) -> list[str]:
-    """What in a page could run or fetch something."""
-    found = []
-    for tag in page.find_all(True):
-        assert isinstance(tag, Tag)
-        handlers = [name for name in tag.attrs if name.lower().startswith("on")]
-        address = str(tag.attrs.get("href", "")).strip().lower()
-        if tag.name not in INNOCENT or handlers or address.startswith(("javascript:", "data:", "vbscript:")):
-            found.append(str(tag))
-    return found
-
-
-@pytest.mark.parametrize("text", HOSTILE)
-def test_nothing_in_a_models_text_is_live_in_a_page(text: str) -> None:
-    assert live(rendered(harmless(text))) == []
-
-
-def test_the_list_of_hostile_texts_would_be_live_as_it_stands() -> None:
-    dangerous = [text for text in HOSTILE if live(rendered(text))]
-    assert len(dangerous) >= 30
-
-
-pieces = st.sampled_from(
-    ["<img src=x onerror=alert(1)>", "<script>", "</script>", "```", "~~~", "````", "\n", "\n\n", " ", "    ", "> ", "- ",
-     "1. ", "`", "``", "x", "|", "---", "\t", "![a](//b)", "<", ">", "!", "[", "](", "\\", "$$", "$", "<!--", "-->", "\r"]
-)  # fmt: skip
-
-
-@given(st.lists(pieces, max_size=15).map("".join))
-def test_no_arrangement_of_blocks_makes_a_tag_live(text: str) -> None:
-    assert live(rendered(harmless(text))) == []
 
 
 @given(st.text())

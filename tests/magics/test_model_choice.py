@@ -14,9 +14,9 @@ from kernels import Kernel
 from servers.paced import ModelServer
 from servers.scripted_ollama import ScriptedOllama, entry
 
+from llm_jupyter.choice import fits
 from llm_jupyter.errors import InvalidInputError
 from llm_jupyter.factory import LLMFactory
-from llm_jupyter.manager import fits
 from llm_jupyter.settings import LLMSettings, ProviderSettings
 from llm_jupyter.types import LLMModelInfo
 

@@ -82,9 +82,11 @@ def test_models_tells_of_every_model_what_one_chooses_by(kernel: Kernel, ollama:
 
 @pytest.mark.live
 def test_a_found_server_that_does_not_run_is_said_only_in_the_look(kernel: Kernel) -> None:
-    look = {line.split()[0]: line for line in good(kernel, "%llm").printed.splitlines() if line and line[0].islower()}
-    assert "not running" in look["lmstudio"]
-    assert "its usual port" in look["lmstudio"]
+    printed = good(kernel, "%llm").printed
+    (absent,) = [line for line in printed.splitlines() if line.startswith("Not running at their usual places: ")]
+    assert "lmstudio" in absent
+    assert "ollama" not in absent
+    look = {line.split()[0]: line for line in printed.splitlines() if line and line[0].islower()}
     assert "1 model" in look["ollama"]
     assert "the environment (OLLAMA_HOST)" in look["ollama"]
 

@@ -88,7 +88,7 @@ def test_a_pull_that_fails_is_one_to_three_lines(tmp_path: Path, ollama: Ollama,
         nobody = bad(kernel, "%llm pull llama3.2")
         assert nobody[0] == "ModelNotFoundError: no provider that runs here can fetch 'llama3.2'"
         assert "Start Ollama" in nobody[1]
-        assert bad(kernel, "%llm pull ollama/llama3.2")[0].startswith("LLMConnectionError: ")
+        assert bad(kernel, "%llm pull ollama/llama3.2")[0].startswith("UnreachableError: ")
 
 
 @pytest.mark.live

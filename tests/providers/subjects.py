@@ -70,10 +70,10 @@ async def embedded(weights: Path, home: Path, ollama: Ollama) -> AsyncIterator[S
                 provider,
                 MODEL_ID,
                 f"{server.url}/v1",
-                look.is_busy,
-                look.rendered,
-                facts,
-                True,
+                server.api_key,
+                is_busy=look.is_busy,
+                rendered=look.rendered,
+                knows=facts,
                 gives_advice=True,
                 fetches=True,
             )
@@ -89,7 +89,16 @@ async def llama_server(weights: Path, home: Path, ollama: Ollama) -> AsyncIterat
         async with OpenAICompatibleProvider("local", url, server.api_key) as provider:
             look = LlamaLook(asker(server.url, server.api_key))
             facts = {**KNOWN, "size": 96_576_768, "loaded": True}  # without the header, which is not in memory
-            yield Subject(provider, MODEL_ID, url, look.is_busy, look.rendered, facts, False)
+            yield Subject(
+                provider,
+                MODEL_ID,
+                url,
+                server.api_key,
+                is_busy=look.is_busy,
+                rendered=look.rendered,
+                knows=facts,
+                refuses_unknown_models=False,  # llama.cpp's server answers with what it has
+            )
     finally:
         await server.stop()
 
@@ -113,13 +122,12 @@ async def ollama_server(weights: Path, home: Path, ollama: Ollama) -> AsyncItera
             provider,
             ollama.model,
             ollama.url,
-            is_busy,
-            rendered,
-            facts,
-            True,
-            checks_keys=False,
+            is_busy=is_busy,
+            rendered=rendered,
+            knows=facts,
+            checks_keys=False,  # Ollama takes any
             fetches=True,
-            stops_within=2.0,
+            idles_within=2.0,
         )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from contract import Contract, Subject, covered_by, covers
 from coverage_table import COVERAGE, LIVE, SCRIPTED, UNSUPPORTED
 from kind_scripts import SCRIPTS
 from live import place
+from servers.echoing import KEY, ODD, echo
 from servers.real_ollama import Ollama
 from servers.scripted import Request, Script, ScriptedServer, reply
 from subjects import CONTEXT, SUBJECTS
@@ -24,11 +25,14 @@ from llm_jupyter.providers import BUILTIN, provider_class
 from llm_jupyter.providers._weights import FILE, MODEL_ID
 from llm_jupyter.providers.base import LLMProvider
 from llm_jupyter.providers.llamacpp import LlamaCppProvider
+from llm_jupyter.providers.lmstudio import LMStudioProvider
+from llm_jupyter.testing import ServerContract
+from llm_jupyter.testing import Subject as AnySubject
 from llm_jupyter.types import FinishReason, GenerationOptions, Image, Message, ToolDefinition
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module", params=sorted(SUBJECTS))
-async def subject(
+@pytest_asyncio.fixture(scope="class", loop_scope="class", params=sorted(SUBJECTS))
+async def served(
     request: pytest.FixtureRequest, weights: Path, tmp_path_factory: pytest.TempPathFactory, ollama: Ollama
 ) -> AsyncIterator[Subject]:
     async with SUBJECTS[request.param](weights, tmp_path_factory.mktemp("home"), ollama) as subject:
@@ -37,6 +41,23 @@ async def subject(
 
 class TestEveryKind(Contract):
     """The contract's cases, for every kind."""
+
+    @pytest.fixture
+    def subject(self, served: Subject) -> Subject:  # type: ignore[override]  # one server for all cases
+        return served
+
+
+class TestLMStudio(ServerContract):
+    """The shipped cases for the kind that no test can start, on a server that repeats what it is asked."""
+
+    @pytest.fixture(autouse=True)
+    def _server(self) -> Iterator[None]:
+        with ScriptedServer(echo) as self.server:
+            yield
+
+    def describe(self) -> AnySubject:
+        url = self.server.base_url
+        return AnySubject(LMStudioProvider("studio", url, KEY), "m", url, KEY, answer=ODD, goes_on="you said:")
 
 
 @covers("pull_model", "delete_model", "load_model", "unload_model")
@@ -185,7 +206,7 @@ def test_what_the_table_says_is_what_the_cases_cover() -> None:
     }  # fmt: skip
     embedding = covered_by(test_texts_become_vectors_in_their_order)
     scripted_ones = {kind: {method for method in row if row[method] == SCRIPTED} for kind, row in COVERAGE.items()}
-    lm_studio = embedding | covered_by(importlib.import_module("test_lmstudio"))
+    lm_studio = embedding | covered_by(TestLMStudio, importlib.import_module("test_lmstudio"))
     assert scripted_ones == {"llamacpp": set(), "lmstudio": lm_studio, "ollama": set(), "openai-compatible": embedding}
     assert live
     assert managed < on_ollama

@@ -198,7 +198,7 @@ async def test_an_answer_whose_model_is_stopped_breaks_off_at_once(
 ) -> None:
     place(weights, llm_home, "other.gguf")
     async with provider.stream_completion("Once", model=MODEL_ID, options=ENDLESS) as stream:
-        assert (await anext(stream)).text
+        assert await anext(stream)  # it answers; half a character is an empty piece
         ways = {
             "another model": lambda: provider.load_model("other"),
             "unload": lambda: provider.unload_model(MODEL_ID),

@@ -20,7 +20,6 @@ from llm_jupyter.errors import (
     RequestError,
     ServerError,
 )
-from llm_jupyter.providers._errors import error_from_reply
 
 RECORDINGS = Path(__file__).parent / "recordings"
 
@@ -62,13 +61,6 @@ async def test_an_error_reply_is_one_typed_error_of_few_lines(status: int, body:
         assert error.status == status
     if isinstance(body, dict) and "error" in body and kind is not ModelLoadingError:
         assert body["error"]["message"] in error.what
-
-
-@pytest.mark.parametrize("status", range(201, 600, 7))
-async def test_no_status_but_200_is_ever_an_answer(status: int) -> None:
-    for body in (b"", b"{}", b"null", b"[]", b"data: [DONE]\n\n"):
-        assert isinstance(error_from_reply(status, body, {}, "p"), LLMError)
-    assert isinstance(await failure(reply("data: [DONE]\n\n", status, "text/event-stream")), LLMError)
 
 
 async def test_the_wait_that_a_server_asks_for_is_told() -> None:

@@ -244,9 +244,3 @@ async def test_an_error_in_mid_answer_is_typed_and_keeps_the_text(line: Any, kin
     error = await failure(ndjson({"message": {"content": "Half"}}, line))
     assert type(error) is kind
     assert error.partial_text == "Half"
-
-
-async def test_a_stream_without_its_last_line_is_truncated() -> None:
-    error = await failure(ndjson({"message": {"content": "Half"}}))
-    assert isinstance(error, errors.StreamTruncatedError)
-    assert error.partial_text == "Half"

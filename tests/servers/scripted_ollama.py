@@ -46,7 +46,7 @@ class ScriptedOllama(ScriptedServer):
             return reply({"models": running})
         if request.path == "/api/version":
             return reply({"version": "0.33.0"})
-        body = request.json()
+        body = request.json() if request.body else {}
         model = next((model for model in self.models if model["name"] == body.get("model")), None)
         if model is None:
             return reply({"error": f"model '{body.get('model')}' not found"}, 404)

@@ -1,26 +1,26 @@
-"""Bytes to chunks: whatever the slicing, the same answer. No network here."""
+"""Whatever the slicing of the bytes, and however a server writes its stream: the same chunks, the same answer."""
 
 from __future__ import annotations
 
 import itertools
 import json
-import time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from servers.recorded import RECORDINGS, STREAMS, Decode, as_ndjson, chunks_of, ndjson, recorded, response_of, sse
 from servers.scripted import DONE, delta, finish
+from servers.spoken import Spoken, both, hearing
 
-from llm_jupyter.errors import ResponseLimitError
-from llm_jupyter.providers._wire import LINE_LIMIT, LineDecoder, SSEDecoder
+from llm_jupyter.types import FinishReason
 
 
 def variants(stream: bytes) -> dict[str, bytes]:
     """The same events as other servers would write them."""
     events = stream.split(b"\n\n")[:-1]
     assert len(events) > 10, "the recording is too short to prove anything"
-    halves = [line.replace(b', "', b',\ndata: "', 1) for line in events]
+    halves = [line.replace(b',"', b',\ndata: "', 1) for line in events]
+    assert sum(b"\n" in event for event in halves) > 10, "nothing to break into lines"
     return {
         "as recorded": stream,
         "CRLF": stream.replace(b"\n", b"\r\n"),
@@ -134,36 +134,33 @@ def test_a_character_cut_in_two_is_put_together_again() -> None:
         assert response_of(chunks_of(sse([stream[:cut], stream[cut:]]))).text == "né🙂你\u2028"
 
 
-@pytest.mark.parametrize("size", [1, 1000, 10**6])
-def test_a_line_beyond_the_limit_is_refused_whatever_the_slicing(size: int) -> None:
-    block = b"x" * size
-    decoder = LineDecoder(limit=10 * size)
-    for _ in range(10):
-        assert decoder.feed(block) == []
-    with pytest.raises(ResponseLimitError):
-        decoder.feed(block)
-    with pytest.raises(ResponseLimitError):
-        LineDecoder(limit=10 * size).feed(block * 11 + b"\n")
+# -- from a real server
 
 
-def test_a_line_of_sixteen_mebibytes_passes_and_one_byte_more_does_not() -> None:
-    assert LINE_LIMIT == 16 * 1024 * 1024
-    assert [len(line) for line in LineDecoder().feed(b"x" * LINE_LIMIT + b"\n")] == [LINE_LIMIT]
-    with pytest.raises(ResponseLimitError, match="16 MiB"):
-        LineDecoder().feed(b"x" * (LINE_LIMIT + 1))
+@both
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 37, 10_000])
+async def test_a_reply_in_pieces_of_any_size_has_one_chunk_for_each_delta(spoken: Spoken, size: int) -> None:
+    texts = [f"{i} né🙂\u2028\u0085\r\n" for i in range(8)]
+    body = spoken.answer(*texts)
+    script = spoken.script(*(body[i : i + size] for i in range(0, len(body), size)))
+    async with hearing(spoken, script) as (provider, _), provider.stream_chat_completion("hi", model="m") as stream:
+        chunks = [chunk async for chunk in stream]
+    assert [chunk.text for chunk in chunks] == [*texts, ""]
+    assert chunks[-1].finish_reason is FinishReason.STOP
+    assert chunks[-1].timing is not None
 
 
-def test_an_event_of_many_lines_is_bound_by_the_same_limit() -> None:
-    decoder = SSEDecoder(limit=1000)
-    with pytest.raises(ResponseLimitError):
-        decoder.feed(b"data: 0123456789\n" * 100)
-
-
-def test_a_line_of_ten_megabytes_costs_little() -> None:
-    line = b"data: " + json.dumps({"t": "x" * 10**7}).encode() + b"\n\n"
-    blocks = [line[i : i + 65536] for i in range(0, len(line), 65536)]
-    started = time.process_time()
-    messages = sse(blocks)
-    used = time.process_time() - started
-    assert [len(message) for message in messages] == [len(line) - 8]
-    assert used < 0.1
+@both
+@pytest.mark.parametrize("ending", [b"\n", b"\r\n"], ids=["LF", "CRLF"])
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"], ids=["plain", "byte order mark"])
+@pytest.mark.parametrize("rest", ["whole", "no final newline"])
+async def test_every_way_of_writing_a_reply_is_the_same_answer(
+    spoken: Spoken, ending: bytes, mark: bytes, rest: str
+) -> None:
+    body = mark + spoken.answer("né🙂\u2028", " and", " more").replace(b"\n", ending)
+    if rest == "no final newline":
+        body = body.rstrip(b"\r\n")
+    middle = body.index("🙂".encode()) + 2
+    async with hearing(spoken, spoken.script(body[:middle], body[middle:], is_chunked=False)) as (provider, _):
+        response = await provider.generate_chat_completion("hi", model="m")
+    assert (response.text, response.finish_reason) == ("né🙂\u2028 and more", FinishReason.STOP)

@@ -1,0 +1,102 @@
+"""What each provider offers, and who is there to offer it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+
+from llm_jupyter.choice import Shelf
+from llm_jupyter.connection import LLMConnectionManager
+from llm_jupyter.errors import ForeignServerError, LLMConnectionError, LLMError
+from llm_jupyter.providers.base import LLMProvider
+from llm_jupyter.registry import ProviderRegistry
+from llm_jupyter.selection import EMBEDDED, Recipe
+from llm_jupyter.types import LLMModelInfo, ProviderState
+
+PROBE_TIMEOUT = 1.0
+"""Seconds that a server of the settings gets to show that it is there, when nobody named it."""
+
+LIST_TIMEOUT = 5.0
+"""Seconds that a server gets to tell of its models."""
+
+Discover = Callable[[Sequence[Recipe]], Awaitable[Mapping[str, LLMError | None]]]
+"""Looks whether servers that nobody configured are there: `None` for each that is, else why it is not."""
+
+
+class Catalogue:
+    """Asks providers for their models, and remembers what they told."""
+
+    def __init__(
+        self,
+        registry: ProviderRegistry,
+        connections: LLMConnectionManager,
+        get: Callable[[str], LLMProvider],
+        discover: Discover | None = None,
+    ) -> None:
+        self._registry = registry
+        self._connections = connections
+        self._get = get
+        self._discover = discover
+        self.told: dict[str, list[LLMModelInfo]] = {}
+        """The models of each provider when it was last asked."""
+
+    async def shelves(self, recipes: Iterable[Recipe], *, briefly: bool = False) -> list[Shelf]:
+        """What these providers offer, all asked at once.
+
+        One that nobody configured must first show that it is what it should be. `briefly`: so must those of the settings,
+        in short time; to tell of many models may then take longer.
+        """
+        asked = list(recipes)
+        absent = await self._absent(
+            [recipe for recipe in asked if recipe.was_found and recipe.is_local and not self._is_in_use(recipe)]
+        )
+        return list(await asyncio.gather(*(self._shelf(recipe, absent.get(recipe.name), briefly) for recipe in asked)))
+
+    async def models_of(self, provider: LLMProvider) -> list[LLMModelInfo]:
+        """A provider's models; the state of its connection follows. Raises what its silence means."""
+        connection = self._connections.of(provider)
+        try:
+            async with connection.look():
+                models = await provider.get_available_models()
+        finally:
+            self._registry.note_status(connection.status())
+        self._registry.note_models(provider.name, models)
+        self.told[provider.name] = models
+        return models
+
+    def refused(self, recipe: Recipe) -> ForeignServerError | None:
+        """Why a provider that nobody named is not to be spoken to, if it is not."""
+        if self._registry.is_foreign(recipe):
+            return ForeignServerError("it is another user's; asked only when it is named")
+        return None
+
+    def _is_in_use(self, recipe: Recipe) -> bool:
+        """Whether its server has shown before that it is what it should be, and is still the person's own."""
+        status = self._registry.status(recipe.name)
+        return status is not None and status.state is not ProviderState.DISCONNECTED and self.refused(recipe) is None
+
+    async def _absent(self, found: Sequence[Recipe]) -> Mapping[str, LLMError | None]:
+        if self._discover is not None and found:
+            return await self._discover(found)
+        return {recipe.name: self.refused(recipe) for recipe in found}
+
+    async def _shelf(self, recipe: Recipe, absent: LLMError | None, briefly: bool) -> Shelf:
+        if absent is not None:
+            return Shelf(recipe, error=absent)
+        try:
+            provider = self._get(recipe.name)
+            if briefly and not recipe.was_found and not await self._is_there(provider):
+                return Shelf(recipe, error=LLMConnectionError("it does not answer"))
+            async with asyncio.timeout(None if recipe.name == EMBEDDED else LIST_TIMEOUT):
+                return Shelf(recipe, tuple(await self.models_of(provider)))
+        except LLMError as error:
+            return Shelf(recipe, error=error)
+        except TimeoutError:
+            return Shelf(recipe, error=LLMError("it does not answer"))
+
+    async def _is_there(self, provider: LLMProvider) -> bool:
+        try:
+            async with asyncio.timeout(PROBE_TIMEOUT):
+                return await provider.is_available()
+        except TimeoutError:
+            return False

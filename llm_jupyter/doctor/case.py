@@ -1,0 +1,82 @@
+"""What an examination goes by, and how its remedies are to be typed there."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from llm_jupyter.doctor.findings import Remedy
+from llm_jupyter.settings import LLMSettings, Source
+from llm_jupyter.settings.keys import ALIASES, written
+
+Face = Literal["terminal", "cell"]
+LOOK = 1.5
+"""Seconds that a server gets to show what it is; all are asked at once."""
+
+FAR = 2.5
+"""The same for a remote one, and for telling which model answers."""
+
+LIVE = 60.0
+"""Seconds that a server gets for a first token, where one was asked for: it may have to load its model."""
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One examination: the settings, the environment, where remedies will be typed, and what may be asked.
+
+    `live`: a one-token answer may load a model. `remote`: remote providers are asked too.
+    """
+
+    settings: LLMSettings
+    environment: Mapping[str, str]
+    face: Face = "terminal"
+    live: bool = False
+    remote: bool = False
+
+    def llm(self, *words: str) -> str:
+        """A command of this project: `jupyter llm ...` in a terminal, `%llm ...` in a cell."""
+        return " ".join(["%llm" if self.face == "cell" else "jupyter llm", *map(shlex.quote, words)])
+
+    def setting(self, *changes: tuple[str, str | None], words: str = "") -> Remedy:
+        """How to change settings, each where it stands now (`None` takes it out)."""
+        remedies = [self._change(key, value) for key, value in changes]
+        commands = tuple(command for command, _ in remedies if command)
+        hints = dict.fromkeys(hint for _, hint in remedies if hint)
+        return Remedy("; ".join([*([words] if words else []), *hints]), commands)
+
+    def _change(self, key: str, value: str | None) -> tuple[str, str]:
+        """The command that changes a setting where its value comes from, and what else there is to say."""
+        parts = self.settings.key(key)
+        layer = self.settings.provenance.giver(parts)
+        source = layer.source if layer is not None else None
+        if layer is not None and source is Source.LOCK:
+            return "", f"{key} is locked by {layer.name}: whoever looks after this machine changes it there"
+        if source is Source.CONFIG:
+            return f'%config LLMMagics.{key} = "{value or ""}"', ""
+        if layer is not None and source is Source.ENVIRONMENT:
+            return self.variable(layer.origin(ALIASES.get(parts, parts)), value), self.before_start
+        name = written(layer.key_as_written(ALIASES.get(parts, parts))) if layer is not None else written(parts)
+        if source is Source.SYSTEM and value is None:
+            return "", f"{key} is set in {layer.name if layer else ''}"
+        words = ("config", "unset", name) if value is None else ("config", "set", name, value)
+        return self.llm(*words), "restart the kernel afterwards" if self.face == "cell" else ""
+
+    @property
+    def before_start(self) -> str:
+        """When an environment variable has to be typed, to be of use to a kernel."""
+        return "in the terminal, before Jupyter is started from it" if self.face == "cell" else ""
+
+    def variable(self, name: str, value: str | None) -> str:
+        """A shell's command that sets an environment variable, or (`None`) takes it out."""
+        if os.name == "nt":
+            return f"Remove-Item Env:{name}" if value is None else f"$env:{name} = '{value}'"
+        return f"unset {name}" if value is None else f"export {name}={shlex.quote(value)}"
+
+    def secret(self, name: str) -> str:
+        """A shell's command that asks for a secret without showing it, and keeps it in a variable."""
+        if os.name == "nt":
+            return f"$env:{name} = Read-Host -MaskInput '{name}'"
+        return f"read -rs {name} && export {name}"

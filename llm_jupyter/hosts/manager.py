@@ -1,0 +1,337 @@
+"""The model-server processes that this kernel uses, starts, or watches."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import difflib
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from llm_jupyter._supervisor.identity import ProcessIdentity
+from llm_jupyter._supervisor.probe import READY_NOW, is_taken, look
+from llm_jupyter._supervisor.state import READY, RESTART, STARTING, STOP, HostState
+from llm_jupyter.errors import HostError
+from llm_jupyter.events import Event, HostMeasured
+from llm_jupyter.foreign import is_foreign
+from llm_jupyter.hosts._launch import disk_errors
+from llm_jupyter.hosts._meter import Meter
+from llm_jupyter.hosts.adopted import Adopted
+from llm_jupyter.hosts.seat import LOCK_TIMEOUT, Seat
+from llm_jupyter.hosts.spec import HostSpec, HostStateName, HostStatus, Running
+
+FOLLOW_INTERVAL = 0.5
+"""Seconds between two looks at the hosts that this kernel holds: what happens to them is told that late at most."""
+
+LOOK = 0.03
+STOP_MARGIN = 5.0
+"""Seconds between two looks at one that is being stopped, and how much longer than its grace that may take."""
+
+MEASURE_INTERVAL = 1.0
+PERSON = "a person"
+"""Who holds a host that was started by its name."""
+
+
+class LLMHostManager:
+    """Starts, joins, watches and stops hosts; all its methods belong to one event loop.
+
+    `home` is the folder of everything that is kept; `specs` are the hosts that can be started by name. Whatever happens
+    to a host that this kernel holds, whoever caused it, is published exactly once here.
+    """
+
+    def __init__(
+        self,
+        home: Path,
+        publish: Callable[[Event], object] = lambda event: None,
+        specs: Mapping[str, HostSpec] | None = None,
+        *,
+        lock_timeout: float = LOCK_TIMEOUT,
+    ) -> None:
+        self._root = home.resolve() / "hosts"  # as a supervisor sees its working folder
+        self._publish = publish
+        self._specs = dict(specs or {})
+        self._lock_timeout = lock_timeout
+        self._seats: dict[str, Seat] = {}
+        self._users: dict[str, set[object]] = {}
+        self._turns: dict[str, asyncio.Lock] = {}
+        self._adopted: dict[str, Adopted] = {}
+        self._meter = Meter()
+        self._follower: asyncio.Task[None] | None = None
+        self._measurer: asyncio.Task[None] | None = None
+        self._watchers = 0
+
+    # -- by spec: for what needs a host
+
+    async def ensure(self, spec: HostSpec, *, user: object = PERSON, again: bool = False) -> Running:
+        """Start the host or join it, hold it for `user`, and wait until it serves.
+
+        Raises `HostError`. A host that was given up says so once; the next call, or `again`, starts it anew. A start that
+        is cancelled leaves nothing behind.
+        """
+        async with self._turn(spec.key):
+            seat = self._seat(spec)
+            users = self._users.setdefault(spec.key, set())
+            self._follow()
+            try:
+                running = await seat.ensure(again=again)
+            except BaseException:
+                if not users:
+                    await self._leave(seat)
+                raise
+            users.add(user)
+            return running
+
+    async def release(self, spec: HostSpec, *, user: object = PERSON) -> None:
+        """`user` needs it no more; where nobody else does, in any kernel, it is gone when this returns. Idempotent."""
+        async with self._turn(spec.key):
+            users = self._users.get(spec.key, set())
+            users.discard(user)
+            seat = self._seats.get(spec.key)
+            if seat is not None and not users:
+                await self._leave(seat)
+
+    def running(self, spec: HostSpec, *, used: bool = False) -> Running | None:
+        """The host, if this kernel holds it and it serves. Costs microseconds; `used` keeps it from being idle."""
+        seat = self._seats.get(spec.key)
+        if seat is None or (used and not seat.used()):
+            return None
+        return seat.running()
+
+    def is_up(self, spec: HostSpec) -> bool:
+        """Whether any kernel of this user has it started already."""
+        return (self._seats.get(spec.key) or Seat(self._root, spec, self._publish)).is_up()
+
+    # -- by name: for people
+
+    def names(self) -> list[str]:
+        """What can be named: the hosts that can be started, those held, those adopted."""
+        held = [seat.spec.name for seat in self._seats.values()]
+        return list(dict.fromkeys([*self._specs, *held, *self._adopted]))
+
+    def add(self, spec: HostSpec) -> None:
+        """Let a host be started by its name."""
+        self._specs[spec.name] = spec
+
+    async def start(self, name: str) -> HostStatus:
+        """Start a host by its name. One that somebody else runs at its port already is adopted instead.
+
+        Raises `HostError`.
+        """
+        spec = self._spec(name)
+        if spec.port and not self.is_up(spec) and is_taken(spec.port):
+            self._require_own(spec)
+            if look(spec.port, spec.ready or "/", spec.ready_field) == READY_NOW:
+                await self.adopt(name, f"http://127.0.0.1:{spec.port}")
+                return self.one(name)
+        await self.ensure(spec, again=True)
+        self._adopted.pop(name, None)
+        return self.one(name)
+
+    async def stop(self, name: str) -> None:
+        """Stop a host, whoever else uses it: TERM, its grace, KILL. Does nothing where it does not run.
+
+        Raises `HostError` for one that was not started here.
+        """
+        spec = await self._commanded(name, STOP)
+        if spec is not None:
+            async with self._turn(spec.key):
+                self._users.pop(spec.key, None)
+                if (seat := self._seats.get(spec.key)) is not None:
+                    await self._leave(seat)
+
+    async def restart(self, name: str) -> HostStatus:
+        """Stop a host and start it again, for all who use it. Raises `HostError`."""
+        spec = self._spec(name)
+        before = self._seat_of(spec).running()
+        if self._commandable(name, spec) is None:
+            return await self.start(name)
+        await self.ensure(spec)
+        await self._commanded(name, RESTART)
+        end = time.monotonic() + spec.stop_grace + spec.start_timeout
+        while time.monotonic() < end:
+            running = await self.ensure(spec)
+            if before is None or running.generation != before.generation:
+                break
+            await asyncio.sleep(LOOK)
+        return self.one(name)
+
+    def log(self, name: str, lines: int = 50) -> list[str]:
+        """The last lines that a host wrote, whichever kernel started it. Raises `HostError` for an unknown name."""
+        if name in self._adopted:
+            raise HostError(f"{name} was not started by llm_jupyter, so its output is not kept here")
+        return self._seat_of(self._spec(name)).log(lines)
+
+    async def adopt(self, name: str, url: str) -> None:
+        """Watch a server that somebody else runs, and never stop it. Raises `HostError` where its URL names no port."""
+        if (known := self._adopted.get(name)) is None or known.url != url or not known.is_alive:
+            self._adopted[name] = await Adopted.at(name, url, self._publish)
+            self._follow()
+
+    # -- what is known
+
+    def status(self) -> list[HostStatus]:
+        """Every host that can be named, as it is now."""
+        self._meter.forget_the_dead()
+        return [self.one(name) for name in self.names()]
+
+    def one(self, name: str) -> HostStatus:
+        """One host as it is now. Raises `HostError` for an unknown name."""
+        if (adopted := self._adopted.get(name)) is not None:
+            status = HostStatus(name=name, state="running", pid=adopted.pid, url=adopted.url, adopted=True)
+            if not adopted.is_alive:
+                return HostStatus(name=name, state="stopped", adopted=True)
+            return self._measured(status, adopted.process)
+        seat = self._seat_of(self._spec(name))
+        state = seat.look()
+        if state is None or not (state.supervisor.is_alive or state.phase == "failed"):
+            return HostStatus(name=name, state="stopped")
+        status = HostStatus(
+            name=name, state=_state_name(state), pid=state.host.pid if state.host else None, url=state.url, ours=True,
+            holders=seat.holders(), restarts=state.restarts, since=state.since, reason=state.reason,
+            exit_code=state.exit_code,
+        )  # fmt: skip
+        return self._measured(status, state.host)
+
+    @contextmanager
+    def watch(self) -> Iterator[None]:
+        """Publish a `HostMeasured` for each running host once a second, for as long as somebody wants it."""
+        self._watchers += 1
+        if self._measurer is None:
+            self._measurer = asyncio.get_running_loop().create_task(self._measure())
+        try:
+            yield
+        finally:
+            self._watchers -= 1
+            if not self._watchers and self._measurer is not None:
+                self._measurer.cancel()
+                self._measurer = None
+
+    async def aclose(self) -> None:
+        """Need no host any more. Those that no other kernel uses are gone when this returns. Idempotent."""
+        self._users.clear()
+        seats = list(self._seats.values())
+        await asyncio.gather(*(self._leave(seat) for seat in seats))
+        for task in (self._follower, self._measurer):
+            if task is not None:
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task
+        self._follower = self._measurer = None
+        self._adopted.clear()
+
+    # -- inside
+
+    def _turn(self, key: str) -> asyncio.Lock:
+        return self._turns.setdefault(key, asyncio.Lock())
+
+    def _seat(self, spec: HostSpec) -> Seat:
+        if spec.key not in self._seats:
+            self._seats[spec.key] = Seat(self._root, spec, self._publish, self._lock_timeout)
+        return self._seats[spec.key]
+
+    def _seat_of(self, spec: HostSpec) -> Seat:
+        """The seat, or a look from outside."""
+        return self._seats.get(spec.key) or Seat(self._root, spec, self._publish)
+
+    async def _leave(self, seat: Seat) -> None:
+        await seat.release()
+        self._seats.pop(seat.spec.key, None)
+        self._users.pop(seat.spec.key, None)
+
+    def _spec(self, name: str) -> HostSpec:
+        for seat in self._seats.values():
+            if seat.spec.name == name:
+                return seat.spec
+        if name in self._specs:
+            return self._specs[name]
+        near = difflib.get_close_matches(name, self.names(), 1)
+        known = ", ".join(self.names()) or "none"
+        hint = (
+            f"Did you mean {near[0]}?" if near else f"There are: {known}. Add one as [hosts.{name}] in your settings."
+        )
+        raise HostError(f"there is no host {name!r}", next_step=hint)
+
+    def _require_own(self, spec: HostSpec) -> None:
+        if is_foreign(f"http://127.0.0.1:{spec.port}"):
+            raise HostError(
+                f"another user of this machine runs a server on port {spec.port}",
+                where=spec.where,
+                next_step=f"Set another port for [hosts.{spec.name}].",
+            )
+
+    def _commandable(self, name: str, spec: HostSpec) -> Seat | None:
+        """The seat of a host that runs and that we may command. Raises `HostError` where it is not ours."""
+        refused = f"{name} was not started by llm_jupyter, so it is not stopped either"
+        if (adopted := self._adopted.get(name)) is not None and adopted.is_alive:
+            raise HostError(refused, next_step="Stop it where it was started.")
+        seat = self._seat_of(spec)
+        if seat.is_up():
+            if spec.stoppable_by == "never":
+                raise HostError(f"{name} is set to be stopped by nobody", where=spec.where)
+            return seat
+        if spec.port and is_taken(spec.port):
+            raise HostError(refused, next_step="Stop it where it was started.")
+        return None
+
+    async def _commanded(self, name: str, verb: str) -> HostSpec | None:
+        """Ask the supervisor for something, and where it is to stop, wait until it has."""
+        if (adopted := self._adopted.get(name)) is not None and name not in self._specs and adopted.is_alive:
+            raise HostError(f"{name} was not started by llm_jupyter, so it is not stopped either")
+        spec = self._spec(name)
+        seat = self._commandable(name, spec)
+        if seat is None:
+            return spec if spec.key in self._seats else None
+        state = seat.look()
+        with disk_errors(seat.folder.path):
+            seat.folder.ask(verb)
+        end = time.monotonic() + spec.stop_grace + STOP_MARGIN
+        while verb == STOP and time.monotonic() < end and seat.is_of(state):  # noqa: ASYNC110 - it is another process
+            await asyncio.sleep(LOOK)
+        return spec
+
+    def _measured(self, status: HostStatus, process: ProcessIdentity | None) -> HostStatus:
+        if process is None or not process.is_alive:
+            return status
+        taken = self._meter.measure(process)
+        return HostStatus(
+            **{name: getattr(status, name) for name in status.__struct_fields__}
+            | {"rss": taken.rss, "cpu": taken.cpu, "threads": taken.threads, "gpu_memory": taken.gpu_memory}
+            | {"uptime": process.uptime()}
+        )
+
+    def _follow(self) -> None:
+        if self._follower is None or self._follower.done():
+            self._follower = asyncio.get_running_loop().create_task(self._follow_all())
+
+    async def _follow_all(self) -> None:
+        while True:
+            for seat in list(self._seats.values()):
+                if not self._turn(seat.spec.key).locked():  # whoever has the turn hears by itself
+                    async with self._turn(seat.spec.key):
+                        with contextlib.suppress(OSError):  # a disk that fails: the next look may do better
+                            await seat.follow()
+            for adopted in self._adopted.values():
+                adopted.follow()
+            await asyncio.sleep(FOLLOW_INTERVAL)
+
+    async def _measure(self) -> None:
+        while True:
+            for status in self.status():
+                if status.state == "running" and status.pid is not None and status.rss is not None:
+                    self._publish(
+                        HostMeasured(
+                            host=status.name, pid=status.pid, rss=status.rss, cpu=status.cpu or 0.0,
+                            threads=status.threads or 0, uptime=status.uptime or 0.0, gpu_memory=status.gpu_memory,
+                        )
+                    )  # fmt: skip
+            await asyncio.sleep(MEASURE_INTERVAL)
+
+
+def _state_name(state: HostState) -> HostStateName:
+    names: dict[str, HostStateName] = {
+        STARTING: "starting", "loading": "loading", READY: "running", "restarting": "restarting",
+        "stopping": "stopping", "failed": "failed",
+    }  # fmt: skip
+    return names.get(state.phase, "stopped")

@@ -1,0 +1,52 @@
+"""`%llm doctor` and `%llm config set`: what is wrong, and what to type."""
+
+from __future__ import annotations
+
+import shlex
+
+from llm_jupyter.errors import InvalidInputError
+from llm_jupyter.magics.kernel import KernelServices
+from llm_jupyter.magics.text import say
+
+SWITCHES = ("--json", "--live", "--remote")
+
+
+def doctor(kernel: KernelServices, line: str) -> None:
+    """`%llm doctor [--json] [--live] [--remote]`. It looks at the settings as they stand now, not as the kernel read them."""
+    from llm_jupyter.doctor import report
+    from llm_jupyter.portal import Portal
+
+    words = line.split()
+    if wrong := next((word for word in words if word not in SWITCHES), None):
+        raise InvalidInputError(f"%llm doctor takes no {wrong[:40]!r}", next_step=f"It knows: {', '.join(SWITCHES)}.")
+    portal = Portal()  # the kernel's own services may be what cannot be made
+    try:
+        looking = report(overrides=kernel.overrides(), face="cell", live="--live" in words, remote="--remote" in words)
+        found = portal.run(looking)
+    finally:
+        portal.close()
+    say([found.json()] if "--json" in words else found.lines())
+
+
+def set_config(kernel: KernelServices, line: str) -> None:
+    """`%llm config set KEY VALUE` and `%llm config unset KEY`; `line` is what follows `config`."""
+    from llm_jupyter.doctor.config import set_value, unset
+    from llm_jupyter.settings import FILE_NAME, home_folder
+
+    try:
+        words = shlex.split(line)
+    except ValueError as error:
+        raise InvalidInputError(f"%llm config: {error}") from None
+    file = home_folder() / FILE_NAME
+    match words:
+        case ["set", key, value]:
+            set_value(file, key, value)
+            said = f"{key} is set in {file}"
+        case ["unset", key]:
+            said = f"{key} is taken out of {file}" if unset(file, key) else f"{key} is not in {file}"
+        case _:
+            raise InvalidInputError(
+                "%llm config takes set KEY VALUE or unset KEY",
+                next_step="As in: %llm config set default_model ollama/qwen3",
+            )
+    say([f"{said}. A kernel that runs reads it after its restart."])

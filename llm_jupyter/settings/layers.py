@@ -1,0 +1,200 @@
+"""Reading the settings: %config over the environment over the person's file over the system's files over the defaults.
+
+What stands under `[locked]` in a system's file goes over all of them. That is a convenience for a hub and no sandbox:
+whoever runs a kernel can run other code in it. Of several system's files the one for the whole machine locks last.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from llm_jupyter.errors import ConfigurationError
+from llm_jupyter.settings.environment import environment_layer
+from llm_jupyter.settings.keys import ALIASES, NAMED, written
+from llm_jupyter.settings.model import FILE_NAME, LLMSettings, home_folder, same
+from llm_jupyter.settings.problems import explained, no_toml
+from llm_jupyter.settings.provenance import Layer, Provenance, Source
+from llm_jupyter.settings.schema import Schema
+from llm_jupyter.settings.sections import CREDENTIALS
+
+SYSTEM_FILE = Path("llm_jupyter") / FILE_NAME
+"""The system's settings file, below each folder of Jupyter's config path."""
+
+LOCKED = "locked"
+
+
+def load_settings(
+    overrides: Mapping[str, Any] | None = None,
+    environment: Mapping[str, str] = os.environ,
+    *,
+    system: Sequence[Path] | None = None,
+) -> LLMSettings:
+    """Read the files and the environment, and put `overrides` (what %config says) over them.
+
+    `system` are the system's files, the strongest first; `None` looks on Jupyter's config path. Raises
+    `ConfigurationError` naming the place of what is wrong: the file with the line, the variable or %config.
+    """
+    home = home_folder(environment)
+    person = _person_layer(home / FILE_NAME)
+    ours, locks = _system_layers(system_files() if system is None else system)
+    config = Layer(Source.CONFIG, _plain(overrides or {}), "%config")
+    known = _names([config, person, *ours, *locks])
+    variables = environment_layer(environment, LLMSettings.model_fields, known, home)
+    layers = [*locks, config, variables, person, *ours]
+    for layer in layers:
+        _use_one_name(layer)
+    provenance = Provenance(layers, values := _merged(layers))
+    try:
+        settings = LLMSettings.model_validate({"home": home, **values})
+    except ValidationError as error:
+        raise explained(error, provenance, Schema(LLMSettings)) from None
+    settings._provenance = provenance
+    return settings
+
+
+def system_files() -> list[Path]:
+    """Where the system's settings files are, or would be: the folders of Jupyter's config path that are not the person's."""
+    import site
+
+    from jupyter_core import paths  # most of what loading the settings costs in a plain program
+
+    shared = {*paths.ENV_CONFIG_PATH, *paths.SYSTEM_CONFIG_PATH}
+    own = {paths.jupyter_config_dir(), str(Path(site.getuserbase(), "etc", "jupyter"))}
+    folders = dict.fromkeys(paths.jupyter_config_path())
+    return [Path(folder) / SYSTEM_FILE for folder in folders if folder in shared or folder not in own]
+
+
+def _person_layer(file: Path) -> Layer:
+    layer = _file_layer(file, Source.PERSON)
+    if LOCKED in layer.values:
+        raise ConfigurationError(
+            "[locked] belongs in the system's settings file",
+            where=layer.place((LOCKED,)),
+            next_step=f"That is {Path('etc', 'jupyter') / SYSTEM_FILE} on the machine; here set the values themselves.",
+        )
+    return layer
+
+
+def _system_layers(files: Sequence[Path]) -> tuple[list[Layer], list[Layer]]:
+    """What the system's files say, and what they lock, the strongest first."""
+    layers: list[Layer] = []
+    locks: list[Layer] = []
+    for file in files:
+        layer = _file_layer(file, Source.SYSTEM)
+        locked = layer.values.pop(LOCKED, {})
+        if not isinstance(locked, dict):
+            raise ConfigurationError(
+                "locked must be a table: [locked]",
+                where=layer.place((LOCKED,)),
+                next_step="Whoever looks after this machine can mend it.",
+            )
+        layers.append(layer)
+        locks.insert(0, Layer(Source.LOCK, locked, str(file), layer.text))
+    return layers, [lock for lock in locks if lock.values]
+
+
+def _file_layer(file: Path, source: Source) -> Layer:
+    try:
+        text = file.read_text(encoding="utf-8")
+        values = tomllib.loads(text)
+    except (FileNotFoundError, NotADirectoryError):
+        return Layer(source, {}, str(file))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise no_toml(file, error) from None
+    except OSError as error:
+        raise ConfigurationError(f"{file} cannot be read: {error.strerror}") from None
+    layer = Layer(source, values, str(file), text)
+    for key in (("home",), (LOCKED, "home")):
+        if layer.has(key):
+            raise ConfigurationError(
+                "home cannot be set in a file",
+                where=layer.place(key),
+                next_step="The variable LLM_JUPYTER_HOME moves it.",
+            )
+    return layer
+
+
+def _use_one_name(layer: Layer) -> None:
+    """Keep a setting that has two names under one of them. Raises `ConfigurationError` where they contradict."""
+    for alias, kept in ALIASES.items():
+        section, field = map(str, alias)
+        table = layer.values.get(section)
+        if not isinstance(table, dict) or field not in table:
+            continue
+        value, top = table.pop(field), str(kept[0])
+        if top in layer.values:
+            if not same(layer.values[top], value):
+                raise ConfigurationError(
+                    f"{written(alias)} and {top} are one setting, and say two things",
+                    where=layer.place(alias),
+                    next_step=f"Keep one of them: {top}, or {written(alias)}.",
+                )
+            continue
+        layer.values[top] = value
+        layer.as_written[kept] = alias
+
+
+def _merged(layers: Sequence[Layer]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for layer in reversed(layers):
+        _forget_other_credentials(values, layer.values)
+        _merge(values, layer.values)
+    _drop_locks_on_nothing(values, layers)
+    return values
+
+
+def _merge(below: dict[str, Any], above: Mapping[str, Any]) -> None:
+    for key, value in above.items():
+        if isinstance(value, Mapping) and isinstance(below.get(key), dict):
+            _merge(below[key], value)
+        else:
+            below[key] = _plain(value)
+
+
+def _forget_other_credentials(below: dict[str, Any], above: Mapping[str, Any]) -> None:
+    """A layer that says how a provider's key is got says all of it: nothing of a weaker layer stands beside."""
+    theirs, ours = above.get("providers"), below.get("providers")
+    if not (isinstance(theirs, Mapping) and isinstance(ours, dict)):
+        return
+    for name, table in theirs.items():
+        provider = ours.get(name)
+        if isinstance(table, Mapping) and isinstance(provider, dict) and any(way in table for way in CREDENTIALS):
+            for way in CREDENTIALS:
+                provider.pop(way, None)
+
+
+def _drop_locks_on_nothing(values: dict[str, Any], layers: Sequence[Layer]) -> None:
+    """A lock on parts of a provider that nobody has set up fixes nothing yet."""
+    providers = values.get("providers")
+    if not isinstance(providers, dict):
+        return
+    ordinary = [layer for layer in layers if layer.source is not Source.LOCK]
+    for name, table in list(providers.items()):
+        mentioned = any(layer.has(("providers", name)) for layer in ordinary)
+        if not mentioned and isinstance(table, dict) and "kind" not in table:
+            del providers[name]
+    if not providers:
+        del values["providers"]
+
+
+def _names(layers: Sequence[Layer]) -> dict[str, set[str]]:
+    tables = {section: [layer.get((section,)) for layer in layers] for section in NAMED}
+    return {
+        section: {str(name) for table in found if isinstance(table, Mapping) for name in table}
+        for section, found in tables.items()
+    }
+
+
+def _plain(value: Any) -> Any:
+    """A copy in plain dictionaries; a section that was made in code is what was given to it."""
+    if isinstance(value, BaseModel):
+        return {name: _plain(getattr(value, name)) for name in value.model_fields_set}
+    if isinstance(value, Mapping):
+        return {key: _plain(inner) for key, inner in value.items()}
+    return value

@@ -1,0 +1,141 @@
+"""`jupyter llm`: found by Jupyter, its exit codes, and the settings file that it changes."""
+
+from __future__ import annotations
+
+import json
+import os
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from doctoring import Patient
+
+from llm_jupyter import __version__
+
+FILE = """\
+# what I like
+default_model = "local/m"   # for now
+
+[providers.local]
+kind = "openai-compatible"
+base_url = "http://127.0.0.1:8080/v1"  # the big one
+"""
+
+
+@pytest.fixture
+def patient(tmp_path: Path) -> Patient:
+    return Patient(tmp_path / "home", settings=FILE)
+
+
+def settings(patient: Patient) -> dict[str, Any]:
+    return tomllib.loads((patient.home / "config.toml").read_text(encoding="utf-8"))
+
+
+def test_jupyter_finds_the_command_and_hands_its_exit_code_on(tmp_path: Path) -> None:
+    patient = Patient(tmp_path / "home", settings="wrong = ")
+    ran = patient.run("jupyter", "llm", "doctor", "--json")
+    assert ran.returncode == 1
+    assert json.loads(ran.stdout)["errors"] == 1
+    (patient.home / "config.toml").unlink()
+    mended = patient.run("jupyter", "llm", "doctor", "--json")
+    assert mended.returncode == 0
+    assert json.loads(mended.stdout)["errors"] == 0
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["bogus"], ["doctor", "--bogus"], ["config"], ["config", "set", "stream"], ["pull"]]
+)
+def test_a_wrong_call_exits_with_2_and_says_how_it_is_called(patient: Patient, arguments: list[str]) -> None:
+    ran = patient.run("jupyter-llm", *arguments)
+    assert ran.returncode == 2
+    assert ran.stderr.startswith("usage: jupyter llm")
+    assert ran.stdout == ""
+
+
+def test_it_says_its_version_and_where_the_settings_are(patient: Patient) -> None:
+    assert patient.run("jupyter-llm", "--version").stdout == f"jupyter-llm {__version__}\n"
+    assert patient.run("jupyter-llm", "config", "path").stdout == f"{patient.home / 'config.toml'}\n"
+
+
+def test_a_terminal_that_knows_no_symbols_still_gets_the_words(patient: Patient) -> None:
+    patient.environment.update(PYTHONIOENCODING="ascii", PYTHONUTF8="0")
+    ran = patient.run("jupyter-llm", "doctor")
+    assert " ok       settings" in ran.stdout
+    assert "Traceback" not in ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "value"),
+    [
+        ("local_only", "true", True),
+        ("timeout", "12.5", 12.5),
+        ("fallback", '["a/b", "c/d"]', ["a/b", "c/d"]),
+        ("default_model", "embedded/smollm2-135m", "embedded/smollm2-135m"),
+        ("providers.local.api_key_env", "true", "true"),
+        ("providers.local.priority", "3", 3),
+        ("connection.retries", "1", 1),
+        ('models."ollama/qwen2.5:7b".seed', "7", 7),
+        ("providers.new.kind", "ollama", "ollama"),
+    ],
+)
+def test_a_setting_is_set_as_what_it_must_be_and_all_else_stays(
+    patient: Patient, key: str, text: str, value: object
+) -> None:
+    ran = patient.run("jupyter-llm", "config", "set", key, text)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    table: Any = settings(patient)
+    (written,) = tomllib.loads(f"x.{key} = 0").values()
+    while written:
+        ((name, written),) = written.items()
+        table = table[name]
+    assert table == value
+    after = (patient.home / "config.toml").read_text()
+    assert all(comment in after for comment in ("# what I like", "# the big one"))
+    assert os.name == "nt" or (patient.home / "config.toml").stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize(
+    ("key", "text"),
+    [("stream", "sometimes"), ("no_such", "1"), ("providers.local.base_url", "ftp://x"), ("a..b", "1"), ("", "1")],
+)
+def test_what_the_settings_do_not_take_is_refused_and_nothing_changes(patient: Patient, key: str, text: str) -> None:
+    ran = patient.run("jupyter-llm", "config", "set", key, text)
+    assert ran.returncode == 2
+    assert 1 <= len(ran.stderr.splitlines()) <= 3
+    assert (patient.home / "config.toml").read_text() == FILE
+    assert [file.name for file in patient.home.iterdir()] == ["config.toml"]
+
+
+def test_a_setting_is_taken_out_and_taking_it_out_again_is_no_error(patient: Patient) -> None:
+    assert "taken out" in patient.run("jupyter-llm", "config", "unset", "default_model").stdout
+    assert "default_model" not in settings(patient)
+    again = patient.run("jupyter-llm", "config", "unset", "default_model")
+    assert (again.returncode, "is not in" in again.stdout) == (0, True)
+    assert "# the big one" in (patient.home / "config.toml").read_text()
+
+
+def test_a_file_that_is_wrong_elsewhere_can_still_be_mended(patient: Patient) -> None:
+    file = patient.home / "config.toml"
+    file.write_text('stream = "never"\nfooter = "maybe"\n')
+    assert patient.run("jupyter-llm", "config", "set", "stream", "final").returncode == 0
+    assert settings(patient) == {"stream": "final", "footer": "maybe"}
+    file.write_text("stream = ")
+    ran = patient.run("jupyter-llm", "config", "set", "stream", "final")
+    assert (ran.returncode, file.read_text()) == (2, "stream = ")
+    assert "is not valid TOML" in ran.stderr
+
+
+def test_a_pull_of_what_nobody_has_is_one_to_three_lines_and_exits_with_1(patient: Patient) -> None:
+    ran = patient.run("jupyter-llm", "pull", "no-such-model")
+    assert ran.returncode == 1
+    assert 1 <= len(ran.stderr.splitlines()) <= 3
+    assert "no provider that runs here can fetch 'no-such-model'" in ran.stderr
+
+
+def test_a_pull_of_what_is_here_says_so(tmp_path: Path, weights: Path) -> None:
+    from live import place
+
+    place(weights, tmp_path / "home")
+    ran = Patient(tmp_path / "home").run("jupyter-llm", "pull", "smollm2-135m")
+    assert (ran.returncode, ran.stdout) == (0, "embedded/smollm2-135m is here.\n")
