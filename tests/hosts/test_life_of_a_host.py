@@ -260,8 +260,8 @@ async def test_a_home_behind_a_link_is_the_same_home(tmp_path: Path) -> None:
         assert (await others.ensure(problem())).pid == running.pid
         left = ask(running.url, "daemon")
         os.kill(supervisor_of(tmp_path / "real"), signal.SIGKILL)
-        await eventually(lambda: is_dead(left), within=2)
-        await eventually(lambda: names(events) == ["Ready", "Stopped"], within=2)
+        await eventually(lambda: is_dead(left), within=10)
+        await eventually(lambda: names(events) == ["Ready", "Stopped"], within=10)
 
 
 async def test_a_command_that_no_command_line_can_hold_says_so(tmp_path: Path) -> None:
