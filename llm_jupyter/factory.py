@@ -27,7 +27,7 @@ from llm_jupyter.recent import RecentModels
 from llm_jupyter.registry import ProviderRegistry
 from llm_jupyter.selection import EMBEDDED, EMBEDDED_PRIORITY, Recipe
 from llm_jupyter.sessions import LLMSessionManager
-from llm_jupyter.settings import LLMSettings, ProviderSettings, load_settings
+from llm_jupyter.settings import HostSettings, LLMSettings, ProviderSettings, load_settings
 from llm_jupyter.types import GenerationOptions, LLMResponse
 
 STREAM_INTERVAL = 1 / 30
@@ -166,7 +166,7 @@ class LLMFactory:
         for name, provider in configured.items():
             yield self._recipe(name, provider, "your settings")
         for name, host in self.settings.hosts.items():
-            if host.port and name not in configured:
+            if host.port and name not in configured and name != EMBEDDED:
                 yield self._recipe(name, _provider_of(host.port), "its host in your settings")
         for place in places(self._environment):
             if place.name not in configured and place.name not in self.settings.hosts:
@@ -195,13 +195,20 @@ class LLMFactory:
 
     def _host_specs(self) -> dict[str, HostSpec]:
         limit = self.settings.limits.host_memory
-        own = {name: spec_from_settings(name, host, memory_limit=limit) for name, host in self.settings.hosts.items()}
+        tables = {name: host for name, host in self.settings.hosts.items() if name != EMBEDDED}
+        own = {name: spec_from_settings(name, host, memory_limit=limit) for name, host in tables.items()}
         return {**builtin_specs(self._environment), **own}
+
+    def _shared_llama(self) -> SharedLlama:
+        """What starts the embedded model's process: its command is ours, its limits are those of `[hosts.embedded]`."""
+        own = self.settings.hosts.get(EMBEDDED, HostSettings())
+        limit = own.memory_limit if own.memory_limit is not None else self.settings.limits.host_memory
+        return SharedLlama(self.hosts, memory_limit=limit, on_memory=own.on_memory, idle_unload=own.idle_unload)
 
     async def _start_host(self, name: str) -> None:
         """Start the server of a provider where the settings say that it starts by itself."""
         host = self.settings.hosts.get(name)
-        if host is not None and host.autostart:
+        if host is not None and host.autostart and name != EMBEDDED:
             await self.hosts.start(name)
 
     def _event_log(self) -> JsonlLog | None:
@@ -231,7 +238,7 @@ class LLMFactory:
                 arguments["api_key"] = key
             if provider.kind == "llamacpp":
                 arguments.setdefault("home", self.settings.home)
-                arguments.setdefault("launcher", SharedLlama(self.hosts, memory_limit=self.settings.limits.host_memory))
+                arguments.setdefault("launcher", self._shared_llama())
             return _constructed(kind, name, arguments)
 
         return build

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import psutil
 import pytest
+from live import place
 
 from llm_jupyter.errors import LLMConnectionError
-from llm_jupyter.events import HostReady, HostRestarting, HostStarted
+from llm_jupyter.events import HostReady, HostRestarting, HostStarted, HostStopped
 from llm_jupyter.factory import LLMFactory
 from llm_jupyter.settings import load_settings
 
@@ -72,6 +73,23 @@ def test_a_host_that_starts_only_when_told_is_not_started_by_a_question(tmp_path
         assert llm.events.history(HostStarted) == []
         llm.portal.run(llm.hosts.start("mine"))
         assert llm.chat("hi").text == "from the host"
+
+
+@pytest.mark.live
+def test_the_embedded_model_is_put_down_when_idle_and_started_by_the_next_question(
+    tmp_path: Path, weights: Path
+) -> None:
+    place(weights, tmp_path)
+    settings = load_settings({"hosts": {"embedded": {"idle_unload": 1}}}, {"LLM_JUPYTER_HOME": str(tmp_path)})
+    with LLMFactory(settings, environment={}) as llm:
+        assert llm.chat("hi", max_tokens=2).text
+        with llm.events.listen(HostStopped) as feed:
+            assert feed.wait(15), "it was not put down"
+            (stopped,) = feed.take()
+        assert stopped.expected
+        assert not psutil.pid_exists(stopped.pid)
+        assert llm.chat("hi", max_tokens=2).text
+        assert [event.pid == stopped.pid for event in llm.events.history(HostReady)] == [True, False]
 
 
 def test_what_happens_is_written_down_as_json_lines_where_that_is_wanted(tmp_path: Path) -> None:

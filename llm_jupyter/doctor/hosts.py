@@ -11,6 +11,7 @@ from llm_jupyter.doctor.findings import Finding, Remedy, error, note, ok
 from llm_jupyter.doctor.ports import Listener, free_port
 from llm_jupyter.errors import AuthenticationError, LLMError, ModelLoadingError
 from llm_jupyter.providers._http import HttpClient
+from llm_jupyter.selection import EMBEDDED
 from llm_jupyter.settings import HostSettings
 
 STEP = "host"
@@ -19,6 +20,8 @@ STEP = "host"
 async def look_at_hosts(case: Case, ports: dict[int, Listener]) -> AsyncIterator[Finding]:
     """What stands in the way of starting each of them. Nothing is started."""
     for name, spec in case.settings.hosts.items():
+        if name == EMBEDDED:
+            continue  # its command is ours; the table sets its limits
         program = spec.command[0] if spec.command else ""
         path = {**case.environment, **spec.environment}.get("PATH")
         if program and shutil.which(program, path=path) is None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from llm_jupyter.errors import HostError
 from llm_jupyter.events import Event
 from llm_jupyter.hosts.manager import LLMHostManager
-from llm_jupyter.hosts.spec import HostSpec, Running, host_key
+from llm_jupyter.hosts.spec import HostSpec, OnMemory, Running, host_key
 from llm_jupyter.providers._gguf import read_header
 from llm_jupyter.providers._llama_process import (
     CHILD,
@@ -24,19 +24,24 @@ from llm_jupyter.providers._llama_process import (
 
 
 class SharedLlama:
-    """Launches the embedded model under a supervisor; the options are those of `HostSpec`. What `LlamaCppProvider` takes as its `launcher`."""
+    """Launches the embedded model under a supervisor: what `LlamaCppProvider` takes as its `launcher`.
+
+    The options are those of `HostSpec`.
+    """
 
     def __init__(
         self,
         hosts: LLMHostManager,
         *,
         memory_limit: int | None = None,
+        on_memory: OnMemory = "warn",
         idle_unload: float | None = None,
         restart_delay: float = 0.5,
     ) -> None:
         self._hosts = hosts
         self._restart_delay = restart_delay
         self._memory_limit = memory_limit
+        self._on_memory = on_memory
         self._idle_unload = idle_unload
 
     async def launch(
@@ -66,6 +71,7 @@ class SharedLlama:
             start_timeout=START_TIMEOUT,
             restart_delay=self._restart_delay,
             memory_limit=self._memory_limit,
+            on_memory=self._on_memory,
             idle_unload=self._idle_unload,
             key=host_key(host, parts),
         )
