@@ -294,7 +294,7 @@ class Route:
         if choice.provider.name != EMBEDDED:
             switch = f"%llm use {EMBEDDED} lets the embedded model answer."
             is_down = isinstance(error, LLMConnectionError) and not isinstance(error, FirstTokenTimeoutError)
-            error.next_step = switch if is_down or not error.next_step else f"{error.next_step} {switch}"
+            error.next_step = switch if is_down or not error.next_step else f"{error.next_step.rstrip('.')}. {switch}"
             error.in_one_line = True
         return error
 

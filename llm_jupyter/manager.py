@@ -139,8 +139,12 @@ class LLMProviderManager:
         prefix, slash, rest = name.partition("/")
         if slash and prefix in self._registry:
             provider = self.get(prefix)
-            return self._trusted(provider, rest) if trusting else await self._on(provider, rest)
+            if trusting:
+                return self._trusted(provider, rest)
+            await self._start(prefix)
+            return await self._on(provider, rest)
         if name in self._registry:
+            await self._start(name)
             return await self._best_of(self.get(name))
         if name.endswith(".gguf") and (path := await asyncio.to_thread(existing_file, name)) is not None:
             info = await self.get(EMBEDDED).get_model_info(str(path))  # an unusable file is an error now
@@ -156,8 +160,7 @@ class LLMProviderManager:
         provider = self.get(choice.provider.name)  # it may have been switched off meanwhile
         if provider.state is not ProviderState.CONNECTED and choice.reason != NAMED:
             self._refuse(choice.provider.name)  # another user's server may stand there now
-        if self._start_host is not None:
-            await self._start_host(choice.provider.name)
+        await self._start(choice.provider.name)
         if choice.is_verified:
             return choice
         try:
@@ -166,6 +169,11 @@ class LLMProviderManager:
             if choice.reason == DEFAULT:
                 error.next_step = f"{DEFAULT_GONE} {error.next_step}"
             raise
+
+    async def _start(self, name: str) -> None:
+        """Start a provider's server, where the settings say that it starts by itself."""
+        if self._start_host is not None:
+            await self._start_host(name)
 
     def _refuse(self, name: str) -> None:
         if (refused := self._catalogue.refused(self._registry.recipe(name))) is not None:

@@ -55,6 +55,13 @@ def test_a_question_starts_the_host_it_needs_and_the_last_to_leave_ends_it(tmp_p
     assert not psutil.pid_exists(ready.pid)
 
 
+def test_naming_a_model_starts_the_host_it_needs(tmp_path: Path) -> None:
+    with factory(tmp_path, autostart=True) as llm:
+        llm.use("mine/m")
+        assert [event.host for event in llm.events.history(HostReady)] == ["mine"]
+        assert llm.chat("hi").text == "from the host"
+
+
 def test_a_host_that_is_killed_is_back_for_the_next_question(tmp_path: Path) -> None:
     with factory(tmp_path, autostart=True) as llm:
         llm.chat("hi")

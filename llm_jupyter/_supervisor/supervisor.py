@@ -205,6 +205,10 @@ class Supervisor:
         self._put_down(ABANDONED_GRACE if code is None else 0.0)
         code = self._host.exit_code if code is None else code
         self._journal.append("stopped", pid=pid, exit_code=code, expected=False, reason=reason)
+        self._come_again(reason, code)
+
+    def _come_again(self, reason: str, code: int | None) -> None:
+        """It ended: start it again after a while, unless that has happened too often."""
         delay = self._policy.died() if self._was_ready else None
         if delay is None:
             self._fail(reason if not self._was_ready else f"{reason}; it was started again too often", code)
@@ -221,7 +225,9 @@ class Supervisor:
             action = self._order.on_memory
             self._journal_and_enter(READY, "limit", rss=limit, limit=self._order.memory_limit, action=action)
             if action == "restart":
-                self._restart("it took more memory than it may")
+                reason = "it took more memory than it may"
+                self._put_down_and_say(self._order.stop_grace, reason)
+                self._come_again(reason, None)
             elif action == "stop":
                 self._end("it took more memory than it may", self._order.stop_grace)
         elif self._watch.is_idle():

@@ -77,7 +77,11 @@ async def examine(
 
 def _unreadable(case: Case, failure: ConfigurationError) -> Finding:
     """The settings cannot be used; what follows goes by what is built in."""
-    return error(SETTINGS, "settings-wrong", failure.what, Remedy(failure.next_step.rstrip(".")))
+    return error(SETTINGS, "settings-wrong", _said(failure), Remedy(failure.next_step.rstrip(".")))
+
+
+def _said(failure: LLMError) -> str:
+    return f"{failure.what} [{failure.where}]" if failure.where else failure.what
 
 
 def _at_rest(case: Case) -> list[Finding]:
@@ -102,7 +106,7 @@ async def _in_motion(case: Case) -> list[Finding]:
         try:
             factory.open()
         except LLMError as failure:
-            findings.append(error(PROVIDERS, "settings-wrong", failure.what, Remedy(failure.next_step.rstrip("."))))
+            findings.append(error(PROVIDERS, "settings-wrong", _said(failure), Remedy(failure.next_step.rstrip("."))))
         return findings + [finding async for finding in _with(case, factory)]
     finally:
         await factory.aclose()
@@ -172,11 +176,20 @@ async def _chosen(factory: LLMFactory) -> str | LLMError:
         async with asyncio.timeout(FAR):
             choice = await factory.providers.choose(announce=False)
     except LLMError as failure:
+        if host := _own_host(factory):
+            return f"{factory.settings.default_model} answers when no model is named; its host {host} starts with the first question"
         return await _instead(factory, failure) or failure
     except TimeoutError:
         return LLMError("it takes long to tell which model answers")
     where = "local" if choice.is_local else "remote"
     return f"{choice.full_name} ({where}) answers when no model is named: {choice.reason}"
+
+
+def _own_host(factory: LLMFactory) -> str:
+    """The host that the first question to the default model starts; empty where there is none."""
+    name = (factory.settings.default_model or "").partition("/")[0]
+    host = factory.settings.hosts.get(name)
+    return name if host is not None and host.autostart else ""
 
 
 async def _instead(factory: LLMFactory, failure: LLMError) -> str:

@@ -61,7 +61,7 @@ class Finding:
         first, *more = _wrapped(self.what, WIDTH - len(head)) or [""]
         lines = [head + first, *(below + line for line in more)]
         if self.remedy.words:
-            words = f"→ {self.remedy.words}{':' if self.remedy.commands else '.'}"
+            words = f"→ {self.remedy.words}{':' if self.remedy.commands else '' if self.remedy.words.endswith('?') else '.'}"
             first, *more = _wrapped(words, WIDTH - len(head))
             lines += [below + first, *(f"{below}  {line}" for line in more)]
         lines += [f"{below}→ {command}" for command in self.remedy.commands]

@@ -142,7 +142,7 @@ def _notes(kernel: KernelServices, response: LLMResponse, answering: Answering, 
     once = []
     if progress.fetched:
         once.append(progress.fetched)
-    if progress.reason:
+    if progress.reason and not response.tried:
         once.append(f"It answers because {progress.reason}; %llm use MODEL changes that.")
     if advice := answering.choice.provider.advice(answering.choice.model):
         once.append(advice)

@@ -9,6 +9,7 @@ from llm_jupyter.factory import LLMFactory
 from llm_jupyter.hosts import HostStatus
 from llm_jupyter.magics.kernel import KernelServices
 from llm_jupyter.magics.text import duration, say, shortened, size, table
+from llm_jupyter.selection import EMBEDDED
 
 LOG_LINES = 40
 """Lines of a host's output that are shown."""
@@ -67,6 +68,14 @@ def host(kernel: KernelServices, line: str) -> None:
             next_step="%llm hosts lists the names.",
         )
     factory = kernel.factory
+    if name == EMBEDDED and name not in factory.hosts.names():
+        if action in ("start", "restart"):
+            choice = factory.portal.run(factory.providers.resolve(EMBEDDED))
+            factory.portal.run(choice.provider.load_model(choice.model))
+            say([f"{name} is running, with {choice.model}."])
+        else:
+            say([f"{name} does not run; the first question to it starts it."])
+        return
     if name not in factory.hosts.names():
         raise HostError(f"there is no host {name!r}", next_step=_next_step(factory.hosts.names()))
     if action == "logs":
@@ -87,7 +96,7 @@ def host(kernel: KernelServices, line: str) -> None:
 
 
 def _next_step(names: list[str]) -> str:
-    return f"There are: {', '.join(names)}." if names else _how_to_add()[0]
+    return f"There are: {', '.join(names)}." if names else "A [hosts.NAME] table in the settings adds one."
 
 
 def _how_to_add() -> list[str]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from llm_jupyter.choice import Choice, Shelf
 from llm_jupyter.errors import ForeignServerError, InvalidInputError, LLMError, SessionError
+from llm_jupyter.factory import LLMFactory
 from llm_jupyter.magics import doctor, events, hosts, models, providers
 from llm_jupyter.magics.args import OPTIONS, Option, parse
 from llm_jupyter.magics.config import config
@@ -14,6 +15,8 @@ from llm_jupyter.magics.kernel import KernelServices
 from llm_jupyter.magics.text import counts, say, shortened, table
 
 Command = Callable[[KernelServices, str], None]
+
+SWITCH = "%llm use embedded lets the embedded model answer."
 
 
 def llm(kernel: KernelServices, line: str) -> None:
@@ -41,17 +44,15 @@ def _look(kernel: KernelServices) -> None:
     factory = kernel.factory
     session = factory.sessions.current
     chosen = session.choice
+    shelves = factory.portal.run(factory.providers.catalogue())
     try:
-        choice: Choice = chosen or factory.portal.run(factory.providers.choose(announce=False))
-        where = "local" if choice.is_local else "remote"
-        verb = "answers" if chosen else "will answer"
-        lines = [f"{choice.full_name} ({where}) {verb} because {choice.reason}."]
+        choice: Choice = chosen or factory.portal.run(factory.providers.choose(announce=False, trusting=True))
+        lines = _who_answers(factory, choice, bool(chosen), {shelf.recipe.name: shelf for shelf in shelves})
     except LLMError as error:
         lines = ["Nothing answers now:", *error.lines()]
     answered = sum(1 for turn in session.turns if turn.answers)
     lines.append(f"The conversation has {answered} turn{'' if answered == 1 else 's'}.")
     lines.append("")
-    shelves = factory.portal.run(factory.providers.catalogue())
     rows = [_provider_row(shelf) for shelf in shelves if not shelf.is_absent]
     rows += [
         (r.name, r.kind, "remote", "not asked before %llm use or -m", r.source)
@@ -63,6 +64,24 @@ def _look(kernel: KernelServices) -> None:
         lines.append(f"Not running at their usual places: {', '.join(absent)}.")
     lines += ["", "%llm help lists the commands."]
     say(lines)
+
+
+def _who_answers(factory: LLMFactory, choice: Choice, is_chosen: bool, shelves: dict[str, Shelf]) -> list[str]:
+    """Which model answers and why; and who does while it cannot."""
+    where = "local" if choice.is_local else "remote"
+    recipe, shelf = factory.registry.recipe(choice.provider.name), shelves.get(choice.provider.name)
+    who = f"{choice.full_name} ({where})"
+    if not recipe.enabled:
+        return [f"{who} was to answer, but {recipe.name} is switched off.", f"%llm connect {recipe.name} undoes that."]
+    if shelf is None or shelf.error is None:
+        return [f"{who} {'answers' if is_chosen else 'will answer'} because {choice.reason}."]
+    host = factory.settings.hosts.get(recipe.name)
+    if host is not None and host.autostart:
+        return [f"{who} will answer because {choice.reason}; its host starts with the question."]
+    lines = [f"{who} is to answer because {choice.reason}, and does not now: {shelf.error.what}."]
+    fallbacks = factory.portal.run(factory.providers.fallbacks())
+    instead = [other.full_name for other in fallbacks if other.is_local or not choice.is_local]
+    return [*lines, f"Until it does, {' or else '.join(instead)} answers." if instead else SWITCH]
 
 
 def _provider_row(shelf: Shelf) -> tuple[str, ...]:

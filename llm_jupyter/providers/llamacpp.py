@@ -128,6 +128,7 @@ class LlamaCppProvider(OpenAICompatibleProvider):
     async def get_available_models(self) -> list[LLMModelInfo]:
         if not self._embedded:
             return await super().get_available_models()
+        self._notice_death()
         files = self._weights.files()
         return [await self._describe(model, files.get(model)) for model in dict.fromkeys((MODEL_ID, *files))]
 
@@ -218,6 +219,13 @@ class LlamaCppProvider(OpenAICompatibleProvider):
     async def probe(self) -> None:
         if not self._embedded:
             await super().probe()
+        self._notice_death()
+
+    def _notice_death(self) -> None:
+        """Let the state follow the process where nobody has asked it anything since it ended."""
+        is_settled = self._process is not None and self._loaded is not None and not self._starting.locked()
+        if is_settled and self._process is not None and not self._process.is_running:
+            self._enter(ProviderState.DISCONNECTED, "its process ended; the next question starts it")
 
     async def _ready(self, model: str | None = None) -> HttpClient:
         """The client of a running process that has the model loaded; starts, restarts or fetches what is missing."""

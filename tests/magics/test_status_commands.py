@@ -149,3 +149,27 @@ def test_a_server_that_somebody_else_runs_is_watched_and_never_stopped(kernel: K
     assert "somebody else's" in row(kernel, "main", "%llm hosts")
     assert "was not started by llm_jupyter" in bad(kernel, "%llm host stop main")[0]
     assert good(kernel, "%chat hi").texts == ["Heard: hi"]
+
+
+def test_the_look_says_who_answers_while_the_chosen_model_cannot(kernel: Kernel, main: ModelServer) -> None:
+    main.close()
+    printed = good(kernel, "%llm").printed
+    assert "main/m (local) is to answer because it is default_model in your settings, and does not now: " in printed
+    assert "Until it does, spare/m answers." in printed
+    ran = good(kernel, "%chat hi")
+    assert not any("because" in footer for footer in ran.footers), "the reason is that of a model that did not answer"
+    good(kernel, "%llm disconnect main")
+    assert "main/m (local) was to answer, but main is switched off." in good(kernel, "%llm").printed
+
+
+@pytest.mark.live
+def test_the_status_of_the_embedded_model_follows_its_process(tmp_path: Path, weights: Path) -> None:
+    place(weights, tmp_path)
+    with Kernel(tmp_path) as kernel:
+        kernel.load()
+        assert "is running, with smollm2-135m" in good(kernel, "%llm host start embedded").printed
+        assert row(kernel, "embedded").split()[2] == "connected"
+        good(kernel, "%llm host stop embedded")
+        assert row(kernel, "embedded").split()[2] == "disconnected"
+        assert "the next question starts it" in row(kernel, "embedded")
+        assert "does not run" in good(kernel, "%llm host logs embedded").printed

@@ -104,7 +104,7 @@ async def test_a_host_beyond_its_memory_is_told_of_once_and_then_the_chosen_thin
     async with hosting(tmp_path, problem=spec) as (hosts, events):
         running = await hosts.ensure(spec)
         await asyncio.to_thread(tell, running.url, "grow/80")
-        after = {"warn": [], "restart": ["Stopped", "Started", "Ready"], "stop": ["Stopped"]}[action]
+        after = {"warn": [], "restart": ["Stopped", "Restarting", "Started", "Ready"], "stop": ["Stopped"]}[action]
         await eventually(lambda: names(events)[2:] == ["LimitExceeded", *after], within=8)
         exceeded = next(event for event in events if isinstance(event, HostLimitExceeded))
         assert exceeded.rss > exceeded.limit == LIMIT
