@@ -157,6 +157,7 @@ class Seat:
         self._collect()
         state = self.look()
         if state is None or not self._run:
+            self._miss()
             return
         if state.run != self._run:
             self._attach_to(state, from_the_start=True)
@@ -286,6 +287,16 @@ class Seat:
         lock.let_go()
         self._detach()
         self._say_lost()
+
+    def _miss(self) -> None:
+        """Nothing stands there any more: say so, where its supervisor was killed and another kernel has cleared up first."""
+        if self._pid is None or self.folder.is_supervised():
+            return
+        self.hear()  # what was written down since is told as it was
+        if self._pid is not None:
+            self._drop_lease()
+            self._detach()
+            self._say_lost()
 
     def _say_lost(self) -> None:
         """Of a host whose end nobody could write down."""

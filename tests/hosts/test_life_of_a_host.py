@@ -275,3 +275,13 @@ async def test_a_host_runs_in_the_home_of_its_person(tmp_path: Path) -> None:
     async with hosting(tmp_path) as (hosts, _):
         running = await hosts.ensure(problem())
         assert psutil.Process(running.pid).cwd() == str(Path.home().resolve())
+
+
+async def test_a_killed_supervisor_is_missed_by_every_kernel_whichever_clears_up(tmp_path: Path) -> None:
+    for _ in range(5):
+        async with hosting(tmp_path) as (hosts, first), hosting(tmp_path) as (others, second):
+            running = await hosts.ensure(problem())
+            assert (await others.ensure(problem())).pid == running.pid
+            os.kill(supervisor_of(tmp_path), signal.SIGKILL)
+            await eventually(lambda: all(names(events)[-1] == "Stopped" for events in (first, second)), within=10)
+            assert [names(first).count("Stopped"), names(second).count("Stopped")] == [1, 1]
