@@ -22,6 +22,9 @@ from llm_jupyter._supervisor.identity import ProcessIdentity, machine
 from llm_jupyter._supervisor.lock import Lock
 from llm_jupyter._supervisor.state import HostState
 
+Stamp = tuple[int, int, int]
+"""Which state it is on disk, without reading it: another one, or a damaged one, has another stamp."""
+
 
 class HostFolder:
     """The folder of one host."""
@@ -60,8 +63,8 @@ class HostFolder:
         except OSError:
             return None
 
-    def write_state(self, state: HostState) -> None:
-        """Put a state in place of the one before. Raises `OSError`."""
+    def write_state(self, state: HostState) -> Stamp:
+        """Put a state in place of the one before; return its stamp, whatever befalls it from then on. Raises `OSError`."""
         new = self.path / f"state.json.{os.getpid()}.new"
         try:
             file = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
@@ -69,21 +72,22 @@ class HostFolder:
                 text = state.as_json()
                 if os.write(file, text) != len(text):
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                stamp = _stamp_of(os.fstat(file))
             finally:
                 os.close(file)
             os.replace(new, self.state_file)
+            return stamp
         except OSError:
             with contextlib.suppress(OSError):
                 new.unlink()
             raise
 
-    def state_stamp(self) -> tuple[int, int, int] | None:
+    def state_stamp(self) -> Stamp | None:
         """What differs between two states on disk; `None` where there is none."""
         try:
-            stat = os.stat(self.state_file)
+            return _stamp_of(os.stat(self.state_file))
         except OSError:
             return None
-        return stat.st_ino, stat.st_mtime_ns, stat.st_size
 
     def remove_state(self, run: str) -> None:
         """Remove the state, unless it is of another run."""
@@ -177,6 +181,10 @@ class HostFolder:
                 if path != self.journal(run):
                     with contextlib.suppress(OSError):
                         path.unlink()
+
+
+def _stamp_of(stat: os.stat_result) -> Stamp:
+    return stat.st_ino, stat.st_mtime_ns, stat.st_size
 
 
 def _holder_of(name: str) -> ProcessIdentity | None:

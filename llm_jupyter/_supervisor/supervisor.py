@@ -26,7 +26,7 @@ from llm_jupyter._supervisor.child import (
     end_leftovers,
     run_to_the_end,
 )
-from llm_jupyter._supervisor.folder import HostFolder
+from llm_jupyter._supervisor.folder import HostFolder, Stamp
 from llm_jupyter._supervisor.holders import Holders
 from llm_jupyter._supervisor.identity import ProcessIdentity, machine
 from llm_jupyter._supervisor.journal import HostLog, JournalWriter
@@ -68,7 +68,7 @@ class Supervisor:
         self._state = HostState(
             order.run, machine(), order.name, ProcessIdentity.own(), api_key=order.api_key, started=now, since=now
         )
-        self._written: tuple[int, int, int] | None = None
+        self._written: Stamp | None = None
         self._policy = RestartPolicy(order.restart_delay)
         self._watch = Watch(order, folder)
         self._alarm = Alarm(folder.path / "wake")
@@ -289,8 +289,7 @@ class Supervisor:
     def _tell(self) -> None:
         self._written = None  # where the disk refuses it, the next turn tries again
         with contextlib.suppress(OSError):
-            self._folder.write_state(self._state)
-            self._written = self._folder.state_stamp()
+            self._written = self._folder.write_state(self._state)
 
     def _signalled(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGTERM:

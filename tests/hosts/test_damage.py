@@ -91,6 +91,15 @@ async def test_a_folder_that_is_removed_under_a_running_host_ends_no_holder_and_
         await eventually(lambda: is_dead(host["pid"]) and is_dead(supervisor), within=2)
 
 
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_state_damaged_right_after_it_was_written_is_told_from_what_was_written(tmp_path: Path, damage: str) -> None:
+    folder = HostFolder(tmp_path)
+    written = folder.write_state(STATE)
+    assert folder.state_stamp() == written
+    DAMAGE[damage](folder.state_file)
+    assert folder.state_stamp() != written
+
+
 @given(st.binary(max_size=300))
 def test_no_bytes_whatever_are_taken_for_a_state_or_break_its_reader(text: bytes) -> None:
     assert HostState.from_json(text) is None
