@@ -30,6 +30,9 @@
     │   └── DiskFullError (OSError)
     ├── HostError                                 a model-server process
     ├── SessionError
+    ├── StoreError                                what is kept on disk cannot be kept there
+    ├── CacheError
+    │   └── OfflineMissError (LookupError)        nothing was recorded for this question, and nobody is asked
     └── AnswerInterrupted                         the person stopped the answer
 
 Each says what failed, where, and what to type next; in a notebook it shows as one to three lines.
@@ -232,6 +235,18 @@ class HostError(LLMError):
 
 class SessionError(LLMError):
     """A conversation cannot do what was asked."""
+
+
+class StoreError(LLMError):
+    """The store of conversations cannot be read or written."""
+
+
+class CacheError(LLMError):
+    """The cache of answers, or a recording, cannot do what was asked."""
+
+
+class OfflineMissError(CacheError, LookupError):
+    """Offline, and nothing was recorded for this question; nobody was asked."""
 
 
 class AnswerInterrupted(LLMError):

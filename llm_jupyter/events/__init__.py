@@ -3,6 +3,8 @@
 from llm_jupyter.events.bus import EventBus as EventBus
 from llm_jupyter.events.bus import EventT as EventT
 from llm_jupyter.events.feed import Feed as Feed
+from llm_jupyter.events.kinds import AnswerRecorded as AnswerRecorded
+from llm_jupyter.events.kinds import AnswerReplayed as AnswerReplayed
 from llm_jupyter.events.kinds import ConnectionStateChanged as ConnectionStateChanged
 from llm_jupyter.events.kinds import ErrorOccurred as ErrorOccurred
 from llm_jupyter.events.kinds import Event as Event
@@ -37,7 +39,13 @@ from llm_jupyter.events.kinds import RequestQueued as RequestQueued
 from llm_jupyter.events.kinds import RequestRetried as RequestRetried
 from llm_jupyter.events.kinds import RequestStarted as RequestStarted
 from llm_jupyter.events.kinds import SessionCreated as SessionCreated
+from llm_jupyter.events.kinds import SessionDeleted as SessionDeleted
+from llm_jupyter.events.kinds import SessionForked as SessionForked
+from llm_jupyter.events.kinds import SessionRenamed as SessionRenamed
+from llm_jupyter.events.kinds import SessionResumed as SessionResumed
+from llm_jupyter.events.kinds import StoreDegraded as StoreDegraded
 from llm_jupyter.events.kinds import TurnReplaced as TurnReplaced
+from llm_jupyter.events.kinds import TurnRestored as TurnRestored
 from llm_jupyter.events.log import JsonlLog as JsonlLog
 from llm_jupyter.events.subscription import Subscriber as Subscriber
 from llm_jupyter.events.subscription import Subscription as Subscription

@@ -213,6 +213,66 @@ class SessionCreated(Event, frozen=True, kw_only=True):
     session: str
 
 
+class SessionResumed(Event, frozen=True, kw_only=True):
+    """A conversation that was kept goes on in this kernel; `turns` stand in it. `reason` says how it was found."""
+
+    session: str
+    turns: int
+    reason: str
+
+
+class SessionForked(Event, frozen=True, kw_only=True):
+    """A conversation began as a copy of another; `reason` says why."""
+
+    session: str
+    parent: str
+    turns: int
+    reason: str
+
+
+class SessionRenamed(Event, frozen=True, kw_only=True):
+    """A conversation has another name."""
+
+    session: str
+    name: str
+
+
+class SessionDeleted(Event, frozen=True, kw_only=True):
+    """A conversation is gone from the store."""
+
+    session: str
+
+
+class TurnRestored(Event, frozen=True, kw_only=True):
+    """An older version of a turn counts again."""
+
+    session: str
+    turn: str
+
+
+class StoreDegraded(Event, frozen=True, kw_only=True):
+    """Conversations can no longer be kept on disk; from now on they live in memory."""
+
+    path: str
+    reason: str
+
+
+class AnswerRecorded(Event, frozen=True, kw_only=True):
+    """An answer was kept for offline use."""
+
+    request: str
+    digest: str
+
+
+class AnswerReplayed(Event, frozen=True, kw_only=True):
+    """A request was answered from what was kept; `age` in seconds, `None` where the recording does not tell."""
+
+    request: str
+    digest: str
+    source: str
+    age: float | None = None
+
+
 class TurnReplaced(Event, frozen=True, kw_only=True):
     """A cell was run again: its turn gave way to a new one."""
 

@@ -23,7 +23,7 @@ from llm_jupyter.settings.sections import (
     Section,
     SessionSettings,
 )
-from llm_jupyter.settings.values import FullModelName, Names, Seconds, YesNoOrPath
+from llm_jupyter.settings.values import FullModelName, Names, OptionalSeconds, Seconds, YesNoOrPath
 
 FILE_NAME = "config.toml"
 
@@ -58,6 +58,14 @@ class LLMSettings(Section):
     event_log: YesNoOrPath = Field(
         default=False, description="Whether events are written to a file as JSON lines, or the file's path."
     )
+    offline: Literal["off", "auto", "record", "replay"] = Field(
+        default="off",
+        description="record keeps answers; replay answers from what was kept; auto does so where nobody else can.",
+    )
+    recording: str | None = Field(
+        default=None, description="The file that is recorded to and replayed from; else NAME.recording.jsonl."
+    )
+    replay_pace: OptionalSeconds = Field(default=None, description="Seconds between two pieces of a replayed answer.")
     session: SessionSettings = Field(default_factory=SessionSettings, description="What a conversation begins with.")
     connection: ConnectionSettings = Field(
         default_factory=ConnectionSettings, description="How long to wait for servers, how often to look at them."
@@ -96,6 +104,12 @@ class LLMSettings(Section):
     @classmethod
     def _footer_as_a_word(cls, value: Any) -> Any:
         words = {"1": "on", "0": "off", "true": "on", "false": "off"}
+        return words.get(str(value).lower(), value)
+
+    @field_validator("offline", mode="before")
+    @classmethod
+    def _offline_as_a_word(cls, value: Any) -> Any:
+        words = {"on": "replay", "1": "replay", "true": "replay", "0": "off", "false": "off"}
         return words.get(str(value).lower(), value)
 
     @field_validator("providers")

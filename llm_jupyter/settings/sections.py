@@ -123,6 +123,10 @@ class SessionSettings(Section):
         default="window",
         description="When a conversation outgrows the model's window: leave out the oldest turns, or refuse (strict).",
     )
+    private: bool = Field(default=False, description="true keeps conversations in memory only; nothing is stored.")
+    save_prompt: bool = Field(
+        default=False, description="Whether values that were filled into a prompt are saved in the notebook too."
+    )
 
 
 class ModelSettings(Section):
