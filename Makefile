@@ -40,7 +40,8 @@ lint: $(VENV)/.dev
 
 test: lint
 	scripts/ensure_chromium
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not alone" --numprocesses 2 --dist loadgroup
+	$(BIN)/python -m pytest -m alone
 	scripts/run_notebooks --check $(BIN)/python $(NOTEBOOKS)
 
 coverage: $(VENV)/.dev

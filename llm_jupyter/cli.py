@@ -48,6 +48,11 @@ def _parser() -> argparse.ArgumentParser:
     pull = commands.add_parser("pull", help="fetch a model; interrupted, the next call goes on")
     pull.add_argument("model", help="smollm2-135m, a name of Ollama's library, or https://HOST/NAME.gguf#sha256=DIGITS")
     pull.set_defaults(run=_pull)
+    rescue = commands.add_parser("rescue", help="save the conversations that can be read of a store that was put away")
+    rescue.add_argument("file", type=Path)
+    rescue.set_defaults(run=_rescue)
+    cache = commands.add_parser("cache", help="the answers that are kept").add_subparsers(metavar="ACT", required=True)
+    cache.add_parser("clear", help="forget them all; recordings stay").set_defaults(run=_clear)
     config = commands.add_parser("config", help="change the settings file").add_subparsers(metavar="ACT", required=True)
     setting = config.add_parser("set", help="set one setting: config set providers.local.base_url http://...")
     setting.add_argument("key")
@@ -90,6 +95,27 @@ async def _fetch(name: str) -> None:
     if sys.stderr.isatty():
         print(file=sys.stderr)
     print(f"{provider.name}/{model.rpartition('://')[2].partition('#')[0]} is here.")
+
+
+def _rescue(options: argparse.Namespace) -> int:
+    from llm_jupyter.factory import LLMFactory
+    from llm_jupyter.store.rescue import rescue
+
+    with LLMFactory() as llm:
+        saved = rescue(options.file, llm.store)
+        print(f"{saved.sessions} conversations with {saved.turns} turns are saved in {llm.store.path}.")
+    if saved.known:
+        print(f"{saved.known} were there already, and stayed as they are.")
+    return 0
+
+
+def _clear(options: argparse.Namespace) -> int:
+    from llm_jupyter.factory import LLMFactory
+
+    with LLMFactory() as llm:
+        count = llm.portal.run(llm.cache.clear())
+    print(f"{count} kept answers were deleted. Recordings beside notebooks stay.")
+    return 0
 
 
 def _set(options: argparse.Namespace) -> int:

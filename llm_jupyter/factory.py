@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from llm_jupyter.cache import LLMCache
 from llm_jupyter.connection import LLMConnectionManager, Watching
 from llm_jupyter.defaults import ModelDefaults
 from llm_jupyter.discovery import NotFound, probe_all
@@ -18,6 +19,7 @@ from llm_jupyter.errors import AuthenticationError, ConfigurationError, ForeignS
 from llm_jupyter.events import EventBus, FactoryClosed, FactoryOpened, JsonlLog
 from llm_jupyter.hosts import HostSpec, LLMHostManager, SharedLlama, builtin_specs, spec_from_settings
 from llm_jupyter.manager import LLMProviderManager
+from llm_jupyter.mounts import on_network
 from llm_jupyter.places import places
 from llm_jupyter.portal import Portal
 from llm_jupyter.providers import check_kind, provider_class
@@ -26,8 +28,9 @@ from llm_jupyter.providers.base import LLMProvider
 from llm_jupyter.recent import RecentModels
 from llm_jupyter.registry import ProviderRegistry
 from llm_jupyter.selection import EMBEDDED, EMBEDDED_PRIORITY, Recipe
-from llm_jupyter.sessions import LLMSessionManager
+from llm_jupyter.sessions import LLMSessionManager, Services
 from llm_jupyter.settings import HostSettings, LLMSettings, ProviderSettings, load_settings
+from llm_jupyter.store import Store
 from llm_jupyter.types import GenerationOptions, LLMResponse
 
 STREAM_INTERVAL = 1 / 30
@@ -35,7 +38,7 @@ STREAM_INTERVAL = 1 / 30
 
 
 class LLMFactory:
-    """Everything, put together: `events registry hosts connections providers sessions`.
+    """Everything, put together: `events registry hosts connections providers cache store sessions`.
 
     In a program without a loop of its own:
 
@@ -71,20 +74,18 @@ class LLMFactory:
             discover=self._discover,
             start_host=self._start_host,
         )
-        self.sessions = LLMSessionManager(
-            self.providers,
-            self.events,
-            options=GenerationOptions(timeout=self.settings.timeout),
-            system=self.settings.session.system,
-        )
+        self.cache = self._cache()
+        self.store, self.sessions = self._conversations()
         self.portal = Portal()
         self._log: JsonlLog | None = None
-        self._open = False
+        self._open = self._was_closed = False
 
     def open(self) -> Self:
         """Register the providers. Nothing is contacted. Opening twice is fine."""
         if not self._open:
-            self._open = True
+            if self._was_closed:
+                self.store, self.sessions = self._conversations()
+            self._open, self._was_closed = True, False
             self._log = self._event_log()
             self.events.publish(FactoryOpened(home=str(self.settings.home)))
             for recipe in self._recipes():
@@ -95,6 +96,7 @@ class LLMFactory:
         """Close everything in reverse order. Idempotent."""
         if self._open:
             self._open = False
+            self._close_conversations()
             await self.providers.aclose()
             await self.hosts.aclose()
             self._say_closed()
@@ -105,8 +107,14 @@ class LLMFactory:
             self.portal.run(self.aclose())
         elif self._open:  # nothing was asked, so nothing is open that needs a loop
             self._open = False
+            self._close_conversations()
             self._say_closed()
         self.portal.close()
+
+    def _close_conversations(self) -> None:
+        self.sessions.close()
+        self.cache.close()
+        self._was_closed = True
 
     def _say_closed(self) -> None:
         self.events.publish(FactoryClosed())
@@ -210,6 +218,23 @@ class LLMFactory:
         host = self.settings.hosts.get(name)
         if host is not None and host.autostart and name != EMBEDDED:
             await self.hosts.start(name)
+
+    def _conversations(self) -> tuple[Store, LLMSessionManager]:
+        settings = self.settings
+        store = Store(settings.home / "sessions.db", publish=self.events.publish)
+        sessions = LLMSessionManager(
+            Services(self.providers, self.events, self.cache), store, options=GenerationOptions(timeout=settings.timeout),
+            system=settings.session.system, policy=settings.session.context, private=settings.session.private,
+        )  # fmt: skip
+        return store, sessions
+
+    def _cache(self) -> LLMCache:
+        settings = self.settings
+        return LLMCache(
+            settings.home / "cache", self.events, mode=settings.offline, recording=settings.recording,
+            pace=settings.replay_pace, defaults=self.providers.defaults, is_remote=on_network,
+            digest_of=self.providers.digest,
+        )  # fmt: skip
 
     def _event_log(self) -> JsonlLog | None:
         where = self.settings.event_log

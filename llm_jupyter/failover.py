@@ -17,7 +17,9 @@ from collections.abc import Callable
 from llm_jupyter.breaker import spread, tells_of_the_server
 from llm_jupyter.choice import Choice
 from llm_jupyter.connection import Connection
+from llm_jupyter.context import ContextBuilder, Fitted
 from llm_jupyter.errors import (
+    ContextExceededError,
     FirstTokenTimeoutError,
     HostError,
     HungUpError,
@@ -65,6 +67,9 @@ LONGEST_RETRY_AFTER = 30.0
 SHORT_RETRY_AFTER = 1.0
 """Seconds of a `Retry-After` that are waited out although somebody else may answer."""
 
+FITTINGS = 4
+"""How often a conversation is sent, shorter each time, where only the server can tell that it is too long."""
+
 LOADING_PAUSE = 0.5
 """Seconds between two questions whether a server has loaded its model."""
 
@@ -80,6 +85,7 @@ class Route:
         manager: LLMProviderManager,
         events: EventBus,
         question: Question,
+        context: ContextBuilder,
         *,
         retries: int = 2,
         ready: Callable[[], None] = lambda: None,
@@ -91,6 +97,8 @@ class Route:
         self._manager = manager
         self._events = events
         self._question = question
+        self._context = context
+        self._fitted: Fitted | None = None
         self._retries = retries
         self._ready = ready
         self._clock = manager.connections.clock
@@ -142,7 +150,7 @@ class Route:
         assert self._stream is not None
         assert self.choice is not None
         try:
-            return await self._stream.read_batch()
+            return self._checked(await self._stream.read_batch())
         except LLMError as error:
             self._connection(self.choice).failed(error)
             raise
@@ -154,6 +162,12 @@ class Route:
             self._turnstile.release()
         if self._stream is not None:
             await self._stream.aclose()
+
+    @property
+    def answered_by(self) -> tuple[str, str, bool]:
+        """Who answers: provider, model, and whether it is local."""
+        choice = self.choice
+        return (choice.provider.name, choice.model, choice.is_local) if choice is not None else ("", "", True)
 
     # -- asking one
 
@@ -226,18 +240,14 @@ class Route:
             self.choice = await self._verified(choice, connection)
             self._keep_local(choice, self.choice)
             await provider.prepare(self.choice.model)
+            fitted = await self._question.fitted(self.choice, self._manager.defaults, self._context)
             self._ready()
             request, model = self._question.request, self.choice.model
             if provider.slots is not None and provider.in_flight >= provider.slots:
                 self._events.publish(RequestQueued(request=request, ahead=provider.in_flight + 1 - provider.slots))
             self._events.publish(RequestStarted(request=request, provider=provider.name, model=model))
             self.started = time.monotonic()
-            self._stream = self._question.put_to(self.choice, self._manager.defaults)
-            try:
-                first = await self._first_token(self._stream)
-            except BaseException:
-                await self._stream.aclose()
-                raise
+            first = await self._first_of(self.choice, fitted)
         provider.observed(None, answered=True)
         connection.watch()
         return first
@@ -254,6 +264,23 @@ class Route:
             where = choice.provider.where
             raise FirstTokenTimeoutError(f"it did not tell of its models within {limit:g} s", where=where) from None
 
+    async def _first_of(self, choice: Choice, fitted: Fitted) -> list[Chunk]:
+        """The first pieces; a conversation that the server finds too long is sent again, with less of it."""
+        for number in range(1, FITTINGS + 1):
+            self._fitted = fitted
+            self._stream = self._question.stream(choice, self._manager.defaults, fitted)
+            try:
+                return self._checked(await self._first_token(self._stream))
+            except ContextExceededError as error:
+                await self._stream.aclose()
+                if number == FITTINGS or not self._context.refused(choice, fitted, error):
+                    raise
+            except BaseException:
+                await self._stream.aclose()
+                raise
+            fitted = await self._question.fitted(choice, self._manager.defaults, self._context)
+        raise AssertionError("the last one returned or raised")
+
     @staticmethod
     async def _first_token(stream: ChunkStream) -> list[Chunk]:
         """All up to the first chunk that says anything: what died before it can still be answered by another."""
@@ -263,6 +290,13 @@ class Route:
             if any(chunk.text or chunk.thinking or chunk.tool_calls or chunk.finish_reason for chunk in batch):
                 break
         return first
+
+    def _checked(self, batch: list[Chunk]) -> list[Chunk]:
+        """Pieces of an answer, unless the figures among them tell that its prompt was cut."""
+        for chunk in batch:
+            if chunk.usage is not None and self.choice is not None and self._fitted is not None:
+                self._context.check(self.choice, self._fitted, chunk.usage)
+        return batch
 
     def _limit(self, connection: Connection) -> float:
         """Seconds to the first token."""

@@ -179,6 +179,11 @@ class LLMProviderManager:
         if (refused := self._catalogue.refused(self._registry.recipe(name))) is not None:
             raise refused
 
+    def digest(self, choice: Choice) -> str | None:
+        """What stands for a model's weights, where its server has told; nobody is asked."""
+        model = find(self._catalogue.told.get(choice.provider.name, ()), choice.model)
+        return model.digest if model is not None else None
+
     def holders(self, choice: Choice, needed: frozenset[Capability] = CHATS) -> list[Choice]:
         """The same model on other servers, as far as they have told, the best first.
 

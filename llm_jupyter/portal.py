@@ -77,7 +77,7 @@ class Portal:
                     arrived.extend(batch)
                     news.set()
 
-        job = _Job(pump())
+        job = _Job(pump(), news)
         handed_on = 0
         try:
             self._submit(job)
@@ -138,12 +138,14 @@ class Portal:
 class _Job(Generic[T]):
     """One coroutine on the loop, seen from another thread.
 
-    It exists before it starts, so that an interrupt at any point finds something to cancel.
+    It exists before it starts, so that an interrupt at any point finds something to cancel. Whoever waits for `news` hears
+    of its end too.
     """
 
-    def __init__(self, coroutine: Coroutine[Any, Any, T]) -> None:
+    def __init__(self, coroutine: Coroutine[Any, Any, T], news: threading.Event | None = None) -> None:
         self._coroutine = coroutine
         self._ended = threading.Event()
+        self._news = news
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[T] | None = None
 
@@ -189,3 +191,5 @@ class _Job(Generic[T]):
         if not task.cancelled():
             task.exception()  # looked at here, so that an abandoned job's error is not logged as forgotten
         self._ended.set()
+        if self._news is not None:
+            self._news.set()

@@ -256,7 +256,7 @@ class LLMModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     """What is known of a model; `None` where the server does not tell.
 
     `context_length` is the declared window in tokens, `effective_context` the one it is loaded with, `parameters` the
-    number of weights, `size` bytes on disk or in memory, `modified` when it last changed on its server (ISO 8601).
+    number of weights, `size` bytes on disk or in memory, `modified` when it last changed on its server (ISO 8601), `digest` what stands for its weights.
     """
 
     id: str
@@ -272,6 +272,7 @@ class LLMModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     size: int | None = None
     loaded: bool | None = None
     modified: str | None = None
+    digest: str | None = None
 
     @property
     def full_name(self) -> str:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import settings
 from servers.real_ollama import Ollama, real_ollama
 
-pytest_plugins = ["counts", "live", "labs"]
+pytest_plugins = ["counts", "live", "labs", "sharing"]
 
 # Machines that run many things at once make single examples slow; a limit on the time of one would only be noise.
 settings.register_profile("steady", deadline=None)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 
 FULL = bool(os.environ.get("LLM_JUPYTER_STRESS"))
+_NAME = "count"
 _LINES: list[str] = []
 
 
@@ -17,9 +18,14 @@ def times(promised: int) -> int:
 
 
 @pytest.fixture
-def report() -> Callable[[str], None]:
-    """Says how often something was done; the line stands in the summary of the run."""
-    return _LINES.append
+def report(request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """Says how often something was done; the line stands in the summary of the run, whichever process the test ran in."""
+    return lambda line: request.node.user_properties.append((_NAME, line))
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if report.when == "call":
+        _LINES.extend(str(line) for name, line in report.user_properties if name == _NAME)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

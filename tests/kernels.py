@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import queue
 import time
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -125,17 +126,28 @@ class Ran:
 class Kernel:
     """An ipykernel in its own process, driven over its real channels."""
 
-    def __init__(self, home: Path, env: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        home: Path,
+        env: Mapping[str, str] | None = None,
+        *,
+        notebook: Path | None = None,
+        folder: Path | None = None,
+    ) -> None:
+        """`home` is where everything is kept. With a `notebook` the kernel is what Jupyter's server starts for that file."""
         home.mkdir(parents=True, exist_ok=True)
         self.home = home
-        self._env = kernel_environment(home, env)
-        self.manager = KernelManager(kernel_name="python3")
+        self._folder = folder or (notebook.parent if notebook is not None else home)
+        extra = {"JPY_SESSION_NAME": str(notebook)} if notebook is not None else {}
+        self._env = kernel_environment(home, {**(env or {}), **extra})
+        file = {"connection_file": str(home / f"kernel-{uuid.uuid4()}.json")} if notebook is not None else {}
+        self.manager = KernelManager(kernel_name="python3", **file)
         self.client: BlockingKernelClient
         self._document = Document()
         self._ran: dict[str, Ran] = {}
 
     def __enter__(self) -> Self:
-        self.manager.start_kernel(env=self._env, cwd=str(self.home))
+        self.manager.start_kernel(env=self._env, cwd=str(self._folder))
         self._connect()
         return self
 
@@ -146,7 +158,7 @@ class Kernel:
         self.manager.cleanup_resources()
 
     def restart(self) -> None:
-        """What "Restart Kernel" does."""
+        """What "Restart Kernel" does: the same connection file, the same front end."""
         self.client.stop_channels()
         self.manager.restart_kernel(now=False)
         self._connect()
@@ -179,15 +191,17 @@ class Kernel:
         assert ran.status == "ok", ran.error
         return eval(ran.printed, {})
 
-    def start(self, code: str, cell_id: str | None = None, *, stop_on_error: bool = True) -> Ran:
+    def start(
+        self, code: str, cell_id: str | None = None, *, stop_on_error: bool = True,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> Ran:  # fmt: skip
         """Send a cell and do not wait for it."""
         content = {
             "code": code, "silent": False, "store_history": True, "user_expressions": {}, "allow_stdin": False,
             "stop_on_error": stop_on_error,
         }  # fmt: skip
-        message = self.client.session.msg(
-            "execute_request", content, metadata={"cellId": cell_id} if cell_id is not None else {}
-        )
+        told = {"cellId": cell_id} if cell_id is not None else {}
+        message = self.client.session.msg("execute_request", content, metadata={**told, **(metadata or {})})
         ran = self._ran[message["header"]["msg_id"]] = Ran(time.monotonic())
         self.client.shell_channel.send(message)
         return ran

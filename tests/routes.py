@@ -10,14 +10,17 @@ The model `m` of the provider named first answers unless a question names anothe
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from clocks import JumpingClock
 from servers.paced import ModelServer
 from servers.scripted import Request, Script, ScriptedServer
 
+from llm_jupyter.cache import LLMCache
 from llm_jupyter.clock import Clock
 from llm_jupyter.connection import Connection, LLMConnectionManager, Watching
 from llm_jupyter.events import Event, EventBus
@@ -25,7 +28,8 @@ from llm_jupyter.manager import LLMProviderManager
 from llm_jupyter.providers.base import LLMProvider
 from llm_jupyter.providers.openai_compatible import OpenAICompatibleProvider
 from llm_jupyter.registry import ProviderRegistry, Recipe
-from llm_jupyter.sessions import LLMSession
+from llm_jupyter.sessions import LLMSession, Services
+from llm_jupyter.store import Store
 from llm_jupyter.types import GenerationOptions, LLMResponse, ProviderState
 
 EventT = TypeVar("EventT", bound=Event)
@@ -83,7 +87,8 @@ class Routes:
             self.registry, self.events, fallback=fallback, **{"default_model": f"{next(iter(servers))}/m", **settings},
             connections=LLMConnectionManager(self.events, watching, clock=self.clock, random=random),
         )  # fmt: skip
-        self.session = LLMSession(self.manager, self.events)
+        cache = LLMCache(Path(os.devnull), self.events)  # which is off, and looks at no folder
+        self.session = LLMSession(Services(self.manager, self.events, cache), Store(None))
 
     @staticmethod
     def _recipe(name: str, server: Server, priority: int, **fields: Any) -> Recipe:

@@ -53,6 +53,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("failover",),
     ("cache", "cache.*"),
     ("store", "store.*"),
+    ("portable", "portable.*"),
     ("sessions", "sessions.*"),
     ("compare", "factory", "testing", "testing.*"),
     ("doctor", "doctor.*"),

@@ -1,15 +1,16 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from servers.paced import ModelServer
-from servers.scripted import Gate, answer, delta, finish, reply, sse
+from servers.scripted import Gate, Script, answer, delta, finish, reply, sse
 
-from llm_jupyter.errors import ServerError, SessionError, StreamTruncatedError
+from llm_jupyter.cache import LLMCache
+from llm_jupyter.errors import ContextExceededError, ServerError, SessionError, StreamTruncatedError
 from llm_jupyter.events import (
     Event,
     EventBus,
@@ -23,8 +24,9 @@ from llm_jupyter.events import (
 from llm_jupyter.manager import LLMProviderManager
 from llm_jupyter.providers.openai_compatible import OpenAICompatibleProvider
 from llm_jupyter.registry import ProviderRegistry, Recipe
-from llm_jupyter.sessions import INTERRUPTED_MARK, CellPlace, LLMSession, LLMSessionManager, Turn, TurnState
-from llm_jupyter.types import FinishReason, GenerationOptions, Message, Role
+from llm_jupyter.sessions import INTERRUPTED_MARK, Asked, CellPlace, LLMSession, LLMSessionManager, Services
+from llm_jupyter.store import Store, TurnState
+from llm_jupyter.types import FinishReason, GenerationOptions, Message
 
 
 class Bench:
@@ -38,7 +40,8 @@ class Bench:
             Recipe("local", "openai-compatible", lambda: OpenAICompatibleProvider("local", server.base_url), True)
         )
         self.manager = LLMProviderManager(registry, self.events)
-        self.sessions = LLMSessionManager(self.manager, self.events)
+        services = Services(self.manager, self.events, LLMCache(Path(os.devnull), self.events))
+        self.sessions = LLMSessionManager(services, Store(None))
 
     @property
     def session(self) -> LLMSession:
@@ -50,6 +53,14 @@ class Bench:
 
     def kinds(self) -> list[type[Event]]:
         return [type(event) for event in self.heard]
+
+    async def context(self) -> list[str]:
+        """What the model sees before the next question."""
+        _, fitted = await self.session.preview(Asked(prompt=Message.user("next")))
+        return [message.content for message in fitted.messages][:-1]
+
+    def turns(self) -> list[str]:
+        return [turn.prompt.content for turn in self.session.turns]
 
     async def ask(self, prompt: str, cell: str | None = None, execution: str | None = None) -> str:
         async with self.session.ask(prompt, place=CellPlace(cell, execution)) as answering:
@@ -72,7 +83,7 @@ async def test_a_conversation_goes_on(bench: Bench) -> None:
     await bench.session.chat("two", system="Be brief.", options=GenerationOptions(max_tokens=3))
     assert bench.server.contents() == ["Be brief.", "one", "Heard: one", "two"]
     assert bench.server.chats[-1]["max_tokens"] == 3
-    assert [m.role for m in bench.session.context()] == [Role.SYSTEM, *[Role.USER, Role.ASSISTANT] * 2]
+    assert await bench.context() == ["Be brief.", "one", "Heard: one", "two", "Heard: two"]
 
 
 async def test_the_steps_of_a_request_are_events_in_order(bench: Bench) -> None:
@@ -88,9 +99,12 @@ async def test_the_steps_of_a_request_are_events_in_order(bench: Bench) -> None:
 async def test_a_new_run_of_a_cell_takes_out_all_its_old_turns(bench: Bench) -> None:
     for prompt, cell, run in (("a", "1", "r1"), ("b", "1", "r1"), ("c", "2", "r2"), ("d", "1", "r3")):
         await bench.ask(prompt, cell, run)
-    assert [turn.prompt.content for turn in bench.session.turns] == ["d", "c"]
-    assert [turn.prompt.content for turn in bench.session.replaced] == ["b", "a"]
-    assert bench.kinds().count(TurnReplaced) == 2
+    assert bench.turns() == ["d", "c"]
+    kept = bench.session.store.all_turns(bench.session.id)
+    assert {(turn.prompt.content, turn.is_current, bool(turn.left_out)) for turn in kept} == {
+        ("a", False, False), ("d", True, False), ("b", True, True), ("c", True, False)
+    }  # fmt: skip
+    assert bench.kinds().count(TurnReplaced) == 1
     assert bench.server.contents() == ["d"]
 
 
@@ -101,7 +115,7 @@ async def test_a_failed_turn_never_enters_the_context(bench: Bench) -> None:
     with pytest.raises(StreamTruncatedError) as caught:
         await bench.ask("two")
     assert caught.value.partial_text == "half"
-    assert bench.session.context() == []
+    assert await bench.context() == []
     assert [turn.state for turn in bench.session.turns] == [TurnState.FAILED] * 2
     assert bench.kinds().count(RequestFailed) == 2
     assert bench.session.last is None
@@ -113,7 +127,7 @@ async def test_leaving_early_keeps_what_had_arrived_marked_as_interrupted(bench:
         await answering.__anext__()
     assert answering.response is not None
     assert (answering.response.text, answering.response.finish_reason) == ("half", FinishReason.INTERRUPTED)
-    assert [m.content for m in bench.session.context()] == ["one", "half" + INTERRUPTED_MARK]
+    assert await bench.context() == ["one", "half" + INTERRUPTED_MARK]
     visit = next(v for v in bench.server.visits if v.request.method == "POST")
     await visit.until_left(1)
 
@@ -122,7 +136,7 @@ async def test_leaving_before_anything_arrived_leaves_nothing_behind(bench: Benc
     async with bench.session.ask("one") as answering:
         pass
     assert answering.response is None
-    assert bench.session.context() == []
+    assert await bench.context() == []
     assert bench.server.chats == []
     (failed,) = [event for event in bench.heard if isinstance(event, RequestFailed)]
     assert (failed.error, failed.message) == ("AnswerInterrupted", "stopped before the first token")
@@ -137,7 +151,7 @@ async def test_a_task_that_is_cancelled_before_the_first_token_leaves_nothing_be
     with pytest.raises(asyncio.CancelledError):
         await task
     assert [turn.state for turn in bench.session.turns] == [TurnState.INTERRUPTED]
-    assert (bench.session.context(), bench.session.last) == ([], None)
+    assert (await bench.context(), bench.session.last) == ([], None)
 
 
 async def test_asking_again_keeps_both_answers_and_only_one_that_says_something_counts(bench: Bench) -> None:
@@ -149,8 +163,33 @@ async def test_asking_again_keeps_both_answers_and_only_one_that_says_something_
     async with bench.session.ask_again() as broken_off:
         await broken_off.read_batch()
     (turn,) = bench.session.turns
-    assert [a.text for a in turn.answers] == ["first", "second", ""]
-    assert [m.content for m in bench.session.context()] == ["one", "second"]
+    assert [a.response.text for a in turn.answers] == ["first", "second", ""]
+    assert await bench.context() == ["one", "second"]
+
+
+def too_long(tokens: int, window: int) -> Script:
+    words = f"request ({tokens} tokens) exceeds the available context size ({window} tokens)"
+    told = {"type": "exceed_context_size_error", "n_prompt_tokens": tokens, "n_ctx": window}
+    return reply({"error": {"code": 400, "message": words, **told}}, 400)
+
+
+async def test_a_conversation_that_a_server_finds_too_long_goes_on_without_its_oldest_turns(bench: Bench) -> None:
+    for number in range(6):
+        await bench.ask(f"{number} " + "word " * 100)
+    bench.server.next(too_long(1400, 800))
+    await bench.ask("and now?")
+    sent = [len(bench.server.contents(number)) for number in range(len(bench.server.chats))][-2:]
+    assert sent == [13, 3]
+    assert bench.server.contents()[-3].startswith("5 word")
+    assert [turn.prompt.content[0] for turn in bench.session.turns] == [*"012345", "a"]
+
+
+async def test_what_a_server_refuses_without_telling_its_window_is_not_sent_again(bench: Bench) -> None:
+    await bench.ask("one")
+    bench.server.next(reply({"error": {"message": "context length exceeded", "code": "context_length_exceeded"}}, 400))
+    with pytest.raises(ContextExceededError):
+        await bench.ask("two")
+    assert len(bench.server.chats) == 2
 
 
 async def test_there_must_be_something_to_ask_again(bench: Bench) -> None:
@@ -185,27 +224,8 @@ async def test_options_of_the_session_hold_where_a_question_says_nothing(bench: 
     assert (bench.server.chats[0]["temperature"], bench.server.chats[0]["max_tokens"]) == (0.0, 9)
 
 
-def test_a_turn_without_an_answer_shows_the_model_nothing() -> None:
-    assert Turn(Message.user("one")).messages() == []
-
-
 async def test_a_tool_call_alone_is_an_answer(bench: Bench) -> None:
     call = {"index": 0, "id": "c1", "function": {"name": "f", "arguments": "{}"}}
     bench.server.next(sse(delta(tool_calls=[call]), finish("tool_calls")))
     await bench.ask("one")
-    assert [m.role for m in bench.session.context()] == [Role.USER, Role.ASSISTANT]
-
-
-runs = st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 3)), max_size=12)
-
-
-@given(runs)
-async def test_turns_always_stand_in_the_order_of_their_cells_first_run(cells: list[tuple[str, int]]) -> None:
-    """A model of the document: every cell has the turns of its last run, at the place of its first."""
-    session = LLMSession(LLMProviderManager(ProviderRegistry(EventBus()), EventBus()), EventBus())
-    expected: dict[str, list[str]] = {}
-    for number, (cell, count) in enumerate(cells):
-        expected[cell] = [f"{number}.{n}" for n in range(count)]
-        for prompt in expected[cell]:
-            session.ask(prompt, place=CellPlace(cell, str(number)))
-    assert [turn.prompt.content for turn in session.turns] == [p for prompts in expected.values() for p in prompts]
+    assert await bench.context() == ["", "one"][::-1]

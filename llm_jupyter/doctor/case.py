@@ -6,6 +6,7 @@ import os
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from llm_jupyter.doctor.findings import Remedy
@@ -27,7 +28,8 @@ LIVE = 60.0
 class Case:
     """One examination: the settings, the environment, where remedies will be typed, and what may be asked.
 
-    `live`: a one-token answer may load a model. `remote`: remote providers are asked too.
+    `live`: a one-token answer may load a model. `remote`: remote providers are asked too. `notebook` is the one that is
+    open, `trouble` why its kernel keeps its conversations in memory, if it does.
     """
 
     settings: LLMSettings
@@ -35,6 +37,8 @@ class Case:
     face: Face = "terminal"
     live: bool = False
     remote: bool = False
+    notebook: Path | None = None
+    trouble: str = ""
 
     def llm(self, *words: str) -> str:
         """A command of this project: `jupyter llm ...` in a terminal, `%llm ...` in a cell."""

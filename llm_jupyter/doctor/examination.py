@@ -1,4 +1,4 @@
-"""The walk: settings, data folder, package, factory, providers, embedded model, proxy, servers, keys, models, session.
+"""The walk: settings, data folder, package, embedded model, what is kept, providers, proxy, servers, keys, models, session.
 
 Nothing is started, loaded, changed or sent to a remote place unasked. All servers are asked at once, so that any number of
 dead ones takes no longer than one.
@@ -10,17 +10,20 @@ import asyncio
 import contextlib
 import os
 from collections.abc import AsyncIterator, Iterator, Mapping
+from pathlib import Path
 
 from llm_jupyter.doctor.case import FAR, Case, Face
 from llm_jupyter.doctor.elsewhere import Elsewhere
 from llm_jupyter.doctor.embedded import look_at_runtime, look_at_weights, weights_missing
 from llm_jupyter.doctor.findings import Finding, Mark, Remedy, Report, error, listed, note, ok
 from llm_jupyter.doctor.hosts import look_at_hosts
+from llm_jupyter.doctor.kept import look_at_store
 from llm_jupyter.doctor.live import one_token
 from llm_jupyter.doctor.machine import look_at_folder, look_at_jupyter, look_at_package, look_at_settings_file
 from llm_jupyter.doctor.models import look_at_models
 from llm_jupyter.doctor.ports import listeners
 from llm_jupyter.doctor.proxies import caught, look_at_proxies
+from llm_jupyter.doctor.recorded import look_at_cache, look_at_recordings
 from llm_jupyter.doctor.servers import SERVERS, Seen, Visit, is_asked
 from llm_jupyter.errors import ConfigurationError, LLMError
 from llm_jupyter.factory import LLMFactory
@@ -38,9 +41,13 @@ async def report(
     face: Face = "terminal",
     live: bool = False,
     remote: bool = False,
+    notebook: Path | None = None,
+    trouble: str = "",
 ) -> Report:
     """A whole examination. Never raises for what is wrong; that is what it finds. See `examine`."""
-    looking = examine(environment, overrides=overrides, face=face, live=live, remote=remote)
+    looking = examine(
+        environment, overrides=overrides, face=face, live=live, remote=remote, notebook=notebook, trouble=trouble
+    )
     return Report(tuple([finding async for finding in looking]))
 
 
@@ -51,18 +58,21 @@ async def examine(
     face: Face = "terminal",
     live: bool = False,
     remote: bool = False,
+    notebook: Path | None = None,
+    trouble: str = "",
 ) -> AsyncIterator[Finding]:
     """Walk the steps, one finding after the other.
 
     `overrides` is what `%config` says, `face` where remedies will be typed. `live` asks the model that is to answer for one
     token, and may load it; `remote` asks remote providers too, which otherwise are asked only if they are to answer.
+    `notebook` and `trouble` are what the kernel knows: see `Case`.
     """
     try:
         settings = load_settings(overrides, environment)
         broken = None
     except ConfigurationError as failure:
         settings, broken = LLMSettings(home=home_folder(environment)), failure
-    case = Case(settings, environment, face, live, remote)
+    case = Case(settings, environment, face, live, remote, notebook, trouble)
     if broken is not None:
         yield _unreadable(case, broken)
     else:
@@ -107,9 +117,18 @@ async def _in_motion(case: Case) -> list[Finding]:
             factory.open()
         except LLMError as failure:
             findings.append(error(PROVIDERS, "settings-wrong", _said(failure), Remedy(failure.next_step.rstrip("."))))
-        return findings + [finding async for finding in _with(case, factory)]
+        kept = asyncio.create_task(_kept(case, factory))  # while the servers are asked
+        answers = [finding async for finding in _with(case, factory)]
+        return [*findings, *await kept, *answers]
     finally:
         await factory.aclose()
+
+
+async def _kept(case: Case, factory: LLMFactory) -> list[Finding]:
+    """What files tell of conversations and answers."""
+    findings = await asyncio.to_thread(lambda: list(look_at_store(case, factory.store)))
+    findings += [finding async for finding in look_at_cache(case, factory.cache.answers)]
+    return findings + await asyncio.to_thread(lambda: list(look_at_recordings(case, factory.cache)))
 
 
 async def _with(case: Case, factory: LLMFactory) -> AsyncIterator[Finding]:

@@ -113,6 +113,8 @@ def load(shell: InteractiveShell) -> None:
                     f"{sign}{name} of {owner} gives way to llm_jupyter's; %unload_ext llm_jupyter brings it back.\n"
                 )
     shell.register_magics(magics)
+    for event, hook in _hooks(magics):
+        shell.events.register(event, hook)
     shell.input_transformers_cleanup.insert(0, prompts_are_literal)
     shell.input_transformers_cleanup.append(prompts_are_literal)
     if shell.Completer is not None:
@@ -133,6 +135,8 @@ def unload(shell: InteractiveShell) -> None:
                 del registered[kind][name]
     for kind, name, other in magics.replaced:
         registered[kind].setdefault(name, other)
+    for event, hook in _hooks(magics):
+        shell.events.unregister(event, hook)
     while prompts_are_literal in shell.input_transformers_cleanup:
         shell.input_transformers_cleanup.remove(prompts_are_literal)
     if shell.Completer is not None and complete in shell.Completer.custom_matchers:
@@ -142,3 +146,8 @@ def unload(shell: InteractiveShell) -> None:
         configurables.remove(magics)
     delattr(shell, _ATTRIBUTE)
     magics.kernel.close()
+
+
+def _hooks(magics: LLMMagics) -> tuple[tuple[str, Callable[[Any], None]], ...]:
+    """What hears of every cell: the order of a conversation follows from what ran."""
+    return ("pre_run_cell", magics.kernel.cell_begins), ("post_run_cell", magics.kernel.cell_ends)

@@ -53,6 +53,12 @@ def _variable(text: str) -> str:
     return text
 
 
+def _cells(text: str) -> str:
+    if text not in ("above", "last", "none") and not text.isdigit():
+        raise ValueError("it must be above, last, none, or a number of cells")
+    return text
+
+
 def _stop(text: str) -> str:
     return text.replace("\\n", "\n").replace("\\t", "\t")
 
@@ -101,10 +107,33 @@ OPTIONS: tuple[Option, ...] = (
     Option(("--timeout",), "timeout", "seconds to wait for the first token", _positive, "SECONDS"),
     Option(("-o", "--output"), "output", "keep the answer as an LLMResponse in this variable", _variable, "NAME"),
     Option(("-q", "--quiet"), "quiet", "show nothing; for use with -o"),
+    Option(("--raw",), "raw", "fill in no variables: braces stay as they are"),
+    Option(
+        ("-s", "--session"), "session", "ask in the conversation of this name; a new one if there is none", str, "NAME"
+    ),
+    Option(("--append",), "append", "add a turn, where the cell would replace its own"),
+    Option(("--private",), "private", "see the conversation, and leave nothing in it nor on disk"),
     Option(("--no-history",), "no_history", "neither see nor join the conversation"),
+    Option(
+        ("--context",),
+        "context",
+        "add cells that ran before, with their results: above, last, a number, or none",
+        _cells,
+        "CELLS",
+    ),
+    Option(("--dry-run",), "dry_run", "show what would be sent and what was left out, and send nothing"),
+    Option(("--save-prompt",), "save_prompt", "save filled-in values in the notebook too"),
 )
+COUNT = Option(("-n",), "count", "how many are shown", _number(int, 1), "N")
+SEARCH = Option(("--search",), "search", "in all conversations: turns with these words", str, "TEXT")
+OLDER = Option(("--older",), "older", "not used for so long: 30d, 12h, 4w", str, "TIME")
+YES = Option(("--yes", "-y"), "yes", "do it without asking")
+
+OF_A_CONVERSATION = ("system", "no_history", "session", "append", "private", "save_prompt", "context", "dry_run")
+"""Options that mean nothing to a question with no memory."""
+
 MEMORYLESS: tuple[Option, ...] = (
-    *(option for option in OPTIONS if option.name not in ("system", "no_history")),
+    *(option for option in OPTIONS if option.name not in OF_A_CONVERSATION),
     Option(("--system",), "system", "instructions for the model (quote them)", str, "TEXT"),
 )
 COMPLETION = Option(("--completion",), "completion", "continue the text as it stands, without chat roles")

@@ -7,9 +7,11 @@ from collections.abc import Mapping
 from contextlib import closing
 from typing import Any
 
+from llm_jupyter.cache import age_in_words
 from llm_jupyter.choice import Choice
-from llm_jupyter.errors import AnswerInterrupted, InvalidInputError, LLMError
+from llm_jupyter.errors import AnswerInterrupted, InvalidInputError, LLMError, SessionError
 from llm_jupyter.events import (
+    AnswerReplayed,
     Event,
     ModelChosen,
     ModelLoading,
@@ -18,44 +20,91 @@ from llm_jupyter.events import (
     RequestQueued,
     RequestStarted,
 )
-from llm_jupyter.magics.args import COMPLETION, OPTIONS, late_option, parse
+from llm_jupyter.magics.args import COMPLETION, OF_A_CONVERSATION, OPTIONS, late_option, parse
+from llm_jupyter.magics.dry_run import preview
 from llm_jupyter.magics.kernel import KernelServices
+from llm_jupyter.magics.prompting import Prompted, prompted
 from llm_jupyter.magics.render import UPDATE_INTERVAL, AnswerView
-from llm_jupyter.sessions import Answering
+from llm_jupyter.magics.text import say
+from llm_jupyter.sessions import Answering, LLMSession
 from llm_jupyter.types import Chunk, FinishReason, GenerationOptions, LLMResponse
 
 READ_INTERVAL = 0.06
 """Seconds that the socket is left unread at a time once the answer comes: as often as a page is updated."""
 
+MEANT_ONCE = ("system", "no_history")
+"""Options of a conversation that `%%llm` understands, or that say what it is anyway."""
+
 
 def chat(kernel: KernelServices, line: str, cell: str | None) -> None:
     """`%chat` with its prompt in the line, `%%chat` with its prompt in the cell."""
     magic = "%chat" if cell is None else "%%chat"
-    values, prompt = _prompt(line, cell, OPTIONS, magic)
-    values["late"] = late_option(prompt) if cell is None else None
-    session = kernel.factory.sessions.current
-    choice = resolved_choice(kernel, values)
-    options, system = generation_options(values), values.get("system")
-    if values.get("no_history"):
-        answering = session.ask_once(prompt, choice=choice, options=options, system=system, read_interval=READ_INTERVAL)
-    else:
-        place = kernel.place()
-        answering = session.ask(
-            prompt, place=place, choice=choice, options=options, system=system, read_interval=READ_INTERVAL
-        )
+    values, text = _prompt(line, cell, OPTIONS, magic)
+    values["late"] = late_option(text) if cell is None else None
+    session = _session(kernel, values)
+    answering = _asked(kernel, session, values, prompted(kernel, text, values))
+    if values.get("dry_run"):
+        say(kernel.factory.portal.run(preview(answering)))
+        return
     show_answer(kernel, answering, values)
+
+
+def _session(kernel: KernelServices, values: Mapping[str, Any]) -> LLMSession:
+    """The conversation to ask in. One of a new name begins with the first question that is kept of it."""
+    name, current = values.get("session"), kernel.session()
+    sessions = kernel.factory.sessions
+    if name is None or name in (current.name, current.id):
+        return current
+    if sessions.is_private:
+        raise SessionError(
+            "a conversation with a name is stored, and nothing is to be stored now",
+            next_step="%llm private off stores again; without -s it is asked privately.",
+        )
+    if sessions.store.named(name) is None and sessions.store.session(name) is None:
+        if values.get("dry_run") or values.get("private"):
+            return sessions.new(private=True)
+        named = sessions.named(name)
+        sessions.notices.append(f"This began the conversation {name}; %llm session list shows all.")
+        return named
+    return kernel.session(name)
+
+
+def _asked(kernel: KernelServices, session: LLMSession, values: Mapping[str, Any], prompt: Prompted) -> Answering:
+    choice, options, system = resolved_choice(kernel, values), generation_options(values), values.get("system")
+    if values.get("no_history"):
+        answering = session.ask_once(
+            prompt.message, choice=choice, wanted=values.get("model"), options=options, system=system,
+            read_interval=READ_INTERVAL,
+        )  # fmt: skip
+    else:
+        is_dry, is_private = values.get("dry_run", False), values.get("private", False)
+        if is_dry:
+            kernel.runs.looks()
+        answering = session.ask(
+            prompt.message, place=kernel.place(session.id, asks=not (is_dry or is_private)), choice=choice,
+            wanted=values.get("model"), options=options, system=system, append=values.get("append", False), private=is_private, filled=prompt.filled,
+            template=prompt.template, read_interval=READ_INTERVAL,
+        )  # fmt: skip
+    answering.notes += prompt.notes
+    return answering
 
 
 def llm_cell(kernel: KernelServices, line: str, cell: str) -> None:
     """`%%llm`: one question with no memory."""
-    values, prompt = _prompt(line, cell, (*OPTIONS, COMPLETION), "%%llm")
+    values, text = _prompt(line, cell, (*OPTIONS, COMPLETION), "%%llm")
+    if given := next((name for name in values if name in OF_A_CONVERSATION and name not in MEANT_ONCE), None):
+        raise InvalidInputError(
+            f"%%llm has no memory, so --{given.replace('_', '-')} means nothing to it", next_step="Use %%chat."
+        )
     completion = values.get("completion", False)
     if completion and values.get("system"):
         raise InvalidInputError("%%llm: --completion continues raw text, and knows no --system")
-    answering = kernel.factory.sessions.current.ask_once(
-        prompt, choice=resolved_choice(kernel, values), options=generation_options(values), system=values.get("system"),
-        read_interval=READ_INTERVAL, completion=completion,
+    prompt = prompted(kernel, text, {"raw": True, **values} if completion else values)
+    answering = kernel.session().ask_once(
+        prompt.message, choice=resolved_choice(kernel, values), wanted=values.get("model"),
+        options=generation_options(values), system=values.get("system"), read_interval=READ_INTERVAL, completion=completion,
     )  # fmt: skip
+    answering.notes += prompt.notes
     show_answer(kernel, answering, values)
 
 
@@ -113,14 +162,28 @@ def _finish(
     notes = _notes(kernel, response, answering, progress)
     if late := values.get("late"):
         notes.append(f"{late} came after the prompt's first word and was sent as part of it; options go first.")
-    view.finish(response, answering.turn.id, notes)
+    view.finish(response, _marks(kernel, answering, values), notes)
     if name := values.get("output"):
         kernel.shell.user_ns[name] = response
 
 
+def _marks(kernel: KernelServices, answering: Answering, values: Mapping[str, Any]) -> dict[str, Any]:
+    """What the notebook's file is to say of a turn beside its answer: enough to rebuild the conversation from it."""
+    turn = answering.turn
+    if turn is None or not answering.session.is_kept:
+        return {}
+    marks: dict[str, Any] = {"session": turn.session, "turn": turn.id}
+    if turn.filled:
+        marks["filled"] = [value.name for value in turn.filled]
+    is_to_be_saved = values.get("save_prompt") or kernel.factory.settings.session.save_prompt
+    if turn.template is not None and (is_to_be_saved or not turn.filled):
+        marks["prompt"] = turn.prompt.content
+    return marks
+
+
 def _notes(kernel: KernelServices, response: LLMResponse, answering: Answering, progress: Progress) -> list[str]:
     """What is to be said below an answer."""
-    notes = []
+    notes = [progress.replayed] if progress.replayed else []
     if response.finish_reason is FinishReason.INTERRUPTED:
         notes.append("interrupted")
     if response.finish_reason is FinishReason.LENGTH:
@@ -136,21 +199,33 @@ def _notes(kernel: KernelServices, response: LLMResponse, answering: Answering, 
         notes.append(
             "The model asks for: " + ", ".join(f"{call.name}({call.arguments})" for call in response.tool_calls)[:300]
         )
-    assert answering.choice is not None
     if response.tried:
-        notes.append(f"{'; '.join(response.tried)}. So {answering.choice.full_name} answered.")
+        who = answering.answered_by
+        instead = f" So {who.full_name} answered." if who is not None and not response.from_cache else ""
+        notes.append(f"{'; '.join(response.tried)}.{instead}")
+    notes += answering.notes
+    notes += kernel.factory.sessions.notices
+    kernel.factory.sessions.notices.clear()
     once = []
-    if progress.fetched:
-        once.append(progress.fetched)
-    if progress.reason and not response.tried:
-        once.append(f"It answers because {progress.reason}; %llm use MODEL changes that.")
-    if advice := answering.choice.provider.advice(answering.choice.model):
-        once.append(advice)
+    if trouble := kernel.factory.store.trouble:
+        once.append(f"This conversation is kept in memory only: {trouble}. %llm doctor tells more.")
+    if kernel.factory.cache.mode != "record":  # what is recorded here has to look the same elsewhere
+        once += _about_the_model(response, answering, progress)
     for line in once:
         if line not in kernel.said:
             kernel.said.add(line)
             notes.append(line)
     return notes
+
+
+def _about_the_model(response: LLMResponse, answering: Answering, progress: Progress) -> list[str]:
+    """Where it was fetched to, why it answers here, and what is better."""
+    lines = [progress.fetched] if progress.fetched else []
+    if progress.reason and not response.tried:
+        lines.append(f"It answers because {progress.reason}; %llm use MODEL changes that.")
+    if answering.choice is not None and (advice := answering.choice.provider.advice(answering.choice.model)):
+        lines.append(advice)
+    return lines
 
 
 class Progress:
@@ -166,6 +241,8 @@ class Progress:
         self._deltas = 0
         self.fetched = ""
         self.reason = ""
+        self.is_replayed = False
+        self.replayed = ""
 
     @property
     def text(self) -> str:
@@ -190,6 +267,9 @@ class Progress:
                 size = f" ({_size(event.total)})" if event.total else ""
                 self.fetched = f"{event.model}{size} was fetched into {event.folder}."
             self._event = event
+        elif isinstance(event, AnswerReplayed):
+            self.is_replayed = True
+            self.replayed = f"cached, {age_in_words(event.age)}" if event.age is not None else ""
         elif isinstance(event, RequestStarted) and isinstance(self._event, RequestQueued):
             return  # it left, and waits at the server
         elif isinstance(event, ModelLoading | ModelPulled | RequestStarted | RequestQueued):
@@ -210,13 +290,17 @@ class Progress:
 
     def label(self) -> str:
         """Who answers, and where."""
-        choice = self._answering.choice
-        if choice is None:
-            return "no model yet"
-        return f"{choice.full_name} · {'local' if choice.is_local else 'remote'}"
+        who, choice = self._answering.answered_by, self._answering.choice
+        if who is not None:
+            return f"{who.full_name} · {'local' if who.is_local else 'remote'}"
+        if choice is not None:
+            return f"{choice.full_name} · {'local' if choice.is_local else 'remote'}"
+        return "no model yet"
 
     def status(self) -> str:
         """One line: how fast the answer comes, or what it waits for."""
+        if self.is_replayed:
+            return "replayed"
         if self._first is not None:
             elapsed = time.monotonic() - self._first
             return f"{self._deltas / elapsed:.0f} tokens/s" if elapsed > 0.5 else "answering"
@@ -254,7 +338,7 @@ def _size(count: int) -> str:
 
 def resolved_choice(kernel: KernelServices, values: Mapping[str, Any]) -> Choice | None:
     """The model of `-m`, found before anything is asked."""
-    if "model" not in values:
+    if "model" not in values or kernel.factory.cache.mode == "replay":  # where nobody is asked anything
         return None
     return kernel.factory.portal.run(kernel.factory.providers.resolve(values["model"]))
 

@@ -1,21 +1,43 @@
-"""Completion of the magics' options and of `%llm`'s commands."""
+"""Completion of the magics' options, and of `%llm`'s commands with their verbs and options."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 from IPython.core.completer import CompletionContext, SimpleCompletion, SimpleMatcherResult, context_matcher
 
-from llm_jupyter.magics.args import COMPLETION, MEMORYLESS, OPTIONS
+from llm_jupyter.magics.args import COMPLETION, MEMORYLESS, OF_A_CONVERSATION, OPTIONS
 
 COMMANDS = (
     "models", "use", "info", "pull", "rm", "load", "unload", "again", "last", "reset", "status", "providers", "connect",
-    "disconnect", "hosts", "host", "events", "doctor", "config", "help",
+    "session", "history", "private", "purge", "offline", "cache", "disconnect", "hosts", "host", "events", "doctor", "config", "help",
 )  # fmt: skip
 """The commands of `%llm`; named here too because their module is only imported when one runs. A test keeps them equal."""
 
+VERBS: dict[str, tuple[str, ...]] = {
+    "session": ("new", "list", "use", "name", "fork", "delete", "export", "import", "resume"),
+    "offline": ("off", "auto", "record", "replay", "status"), "cache": ("stats", "clear"), "private": ("on", "off"),
+    "host": ("start", "stop", "restart", "logs"),
+}  # fmt: skip
+"""What follows a command first."""
+
+_OF_AGAIN = [option for option in OPTIONS if option.name not in (*OF_A_CONVERSATION, "raw")]
+FLAGS: dict[str, tuple[str, ...]] = {
+    "history": ("-n", "--search"), "purge": ("--older", "--yes"), "session": ("-n", "--yes"), "models": ("--remote",),
+    "use": ("--default",), "rm": ("--yes",), "last": ("-o", "--output"), "doctor": ("--live", "--remote"),
+    "events": ("-n",), "config": ("--all",), "again": tuple(flag for option in _OF_AGAIN for flag in option.flags),
+}  # fmt: skip
+"""The options of commands."""
+
+CELLS = ("above", "last", "none")
+"""The values of `--context`, a number aside."""
+
 _OPTION = re.compile(r"^\s*%%?(chat|llm)\s(?:.*\s)?(--?[\w-]*)$")
 _COMMAND = re.compile(r"^\s*%llm\s+(\w*)$")
+_VERB = re.compile(r"^\s*%llm\s+(\w+)\s+(\w*)$")
+_FLAG = re.compile(r"^\s*%llm\s+(\w+)\s(?:.*\s)?(--?[\w-]*)$")
+_CONTEXT = re.compile(r"^\s*%%?chat\s(?:.*\s)?--context[ =](\w*)$")
 
 
 @context_matcher(identifier="llm_jupyter")  # type: ignore[untyped-decorator]  # IPython's has no types
@@ -31,8 +53,18 @@ def complete(context: CompletionContext) -> SimpleMatcherResult:
 def offered(line: str) -> tuple[str, list[str]]:
     """The end of a line up to the cursor that is to be completed, and the words that it can become."""
     if found := _COMMAND.match(line):
-        return found[1], [name for name in COMMANDS if name.startswith(found[1])]
+        return found[1], _beginning(found[1], COMMANDS)
+    if (found := _VERB.match(line)) and found[1] in VERBS:
+        return found[2], _beginning(found[2], VERBS[found[1]])
+    if found := _FLAG.match(line):
+        return found[2], _beginning(found[2], FLAGS.get(found[1], ()))
+    if found := _CONTEXT.match(line):
+        return found[1], _beginning(found[1], CELLS)
     if found := _OPTION.match(line):
         options = (*MEMORYLESS, COMPLETION) if found[1] == "llm" else OPTIONS
-        return found[2], [flag for option in options for flag in option.flags if flag.startswith(found[2])]
+        return found[2], _beginning(found[2], [flag for option in options for flag in option.flags])
     return "", []
+
+
+def _beginning(fragment: str, words: Iterable[str]) -> list[str]:
+    return [word for word in words if word.startswith(fragment)]

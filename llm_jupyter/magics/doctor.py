@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 
-from llm_jupyter.errors import InvalidInputError
+from llm_jupyter.errors import InvalidInputError, LLMError
 from llm_jupyter.magics.kernel import KernelServices
 from llm_jupyter.magics.text import say
 
@@ -21,11 +21,22 @@ def doctor(kernel: KernelServices, line: str) -> None:
         raise InvalidInputError(f"%llm doctor takes no {wrong[:40]!r}", next_step=f"It knows: {', '.join(SWITCHES)}.")
     portal = Portal()  # the kernel's own services may be what cannot be made
     try:
-        looking = report(overrides=kernel.overrides(), face="cell", live="--live" in words, remote="--remote" in words)
+        looking = report(
+            overrides=kernel.overrides(), face="cell", live="--live" in words, remote="--remote" in words,
+            notebook=kernel.notebook(), trouble=_trouble(kernel),
+        )  # fmt: skip
         found = portal.run(looking)
     finally:
         portal.close()
     say([found.json()] if "--json" in words else found.lines())
+
+
+def _trouble(kernel: KernelServices) -> str:
+    """Why this kernel keeps its conversations in memory; empty where it does not, or has nothing to keep them with."""
+    try:
+        return kernel.factory.store.trouble
+    except LLMError:
+        return ""
 
 
 def set_config(kernel: KernelServices, line: str) -> None:

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import atexit
+import os
+import re
+import time
 from collections.abc import Callable, Mapping
+from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from llm_jupyter.magics.runs import RunLog
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
     from llm_jupyter.factory import LLMFactory
     from llm_jupyter.magics.render import AnswerView
-    from llm_jupyter.sessions import CellPlace
+    from llm_jupyter.sessions import CellPlace, LLMSession, Whereabouts
+
+KERNEL_FILE = re.compile(r"kernel-([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\.json")
+"""The connection file of a kernel that a server started: it carries the kernel's id, which survives a restart."""
 
 
 class KernelServices:
@@ -27,6 +37,7 @@ class KernelServices:
         self._factory: LLMFactory | None = None
         self.said: set[str] = set()
         """Lines that are to be said once in a session, and were."""
+        self.runs = RunLog()
 
     @property
     def factory(self) -> LLMFactory:
@@ -57,15 +68,58 @@ class KernelServices:
         """Whether outputs go to a front end and not to a terminal."""
         return getattr(self.shell, "kernel", None) is not None
 
-    def place(self) -> CellPlace:
-        """The cell that runs now, as far as the front end tells."""
-        from llm_jupyter.sessions import CellPlace
+    # -- the cell that runs now
+
+    def cell_begins(self, info: object) -> None:
+        """IPython's `pre_run_cell`."""
+        header, metadata = self._request()
+        told = metadata.get("deletedCells")
+        deleted = [cell for cell in told if isinstance(cell, str)] if isinstance(told, list) else []
+        sent = date.timestamp() if isinstance(date := header.get("date"), datetime) else None
+        history = self.shell.history_manager
+        number = len(history.input_hist_raw) if history is not None else 0  # the counter of IPython 9 is one ahead here
+        self.runs.begin(_cell_id(metadata), header.get("session"), sent, time.time(), deleted, number)
+
+    def cell_ends(self, result: object) -> None:
+        """IPython's `post_run_cell`."""
+        self.runs.end(time.time())
+
+    def place(self, session: str, *, asks: bool = True) -> CellPlace:
+        """The cell that asks now in that session, as far as the front end tells; or that only would."""
+        header, metadata = self._request()
+        return self.runs.place(_cell_id(metadata), header.get("msg_id"), session, asks=asks)
+
+    def _request(self) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+        """Header and metadata of the request that runs now; empty outside a notebook."""
+        parent: Mapping[str, Any] = (self.shell.get_parent() or {}) if self.in_notebook else {}  # type: ignore[attr-defined]  # ipykernel's shell has it
+        return parent.get("header") or {}, parent.get("metadata") or {}
+
+    # -- the conversation
+
+    def session(self, name: str | None = None) -> LLMSession:
+        """The conversation that this notebook goes on with, or the one of that name. Raises `SessionError`."""
+        sessions = self.factory.sessions
+        sessions.arrive(self._whereabouts())
+        self.factory.cache.place(sessions.notebook, Path.cwd())
+        return sessions.named(name) if name is not None else sessions.current
+
+    def notebook(self) -> Path | None:
+        """The notebook's file, where the front end told of it."""
+        told = self._whereabouts().notebook
+        return told if self._factory is None else self._factory.sessions.notebook or told
+
+    def _whereabouts(self) -> Whereabouts:
+        from llm_jupyter.documents import notebook_path
+        from llm_jupyter.sessions import Whereabouts
 
         if not self.in_notebook:
-            return CellPlace()
-        parent: Mapping[str, Any] = self.shell.get_parent() or {}  # type: ignore[attr-defined]  # ipykernel's shell has it
-        cell_id = (parent.get("metadata") or {}).get("cellId")
-        return CellPlace(cell_id, (parent.get("header") or {}).get("msg_id"))
+            return Whereabouts()
+        kernel = self.shell.kernel  # type: ignore[attr-defined]  # ipykernel's shell has it
+        config = getattr(kernel, "config", {}).get("IPKernelApp", {})
+        file = os.path.basename(str(config.get("connection_file") or getattr(kernel.parent, "connection_file", "")))
+        found = KERNEL_FILE.fullmatch(file)
+        told = os.environ if found else {}  # else this kernel has the variables of one that started it, by nbclient say
+        return Whereabouts(found[1] if found else None, notebook_path(told, self.shell.user_ns))
 
     def view(self, label: Callable[[], str], *, quiet: bool = False) -> AnswerView:
         """Where the next answer is shown."""
@@ -73,7 +127,9 @@ class KernelServices:
 
         if quiet:
             return SilentView()
-        live, footer = self.display_setting("stream") == "live", self.display_setting("footer") == "on"
+        cache, footer = self.factory.cache, self.display_setting("footer") == "on"
+        comes_at_once = cache.mode == "replay" and not cache.pace
+        live = self.display_setting("stream") == "live" and not comes_at_once
         if not self.in_notebook:
             return TerminalView(label=label, live=live, footer=footer)
         full = self.display_setting("metadata") == "full"
@@ -100,4 +156,10 @@ class KernelServices:
         """`%config LLMMagics.default_model = ...` in mid-session: the next question asks that model."""
         if self._factory is not None and not self._factory.settings.is_locked("default_model"):
             self._factory.providers.default_model = model or self._factory.settings.default_model
-            self._factory.sessions.current.choice = None
+            self._factory.sessions.current.forget_choice()
+
+
+def _cell_id(metadata: Mapping[str, Any]) -> str | None:
+    """What the front end calls the cell; others than Jupyter's own may send anything."""
+    told = metadata.get("cellId")
+    return told if isinstance(told, str) else None

@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from llm_jupyter.choice import Choice, Shelf
 from llm_jupyter.errors import ForeignServerError, InvalidInputError, LLMError, SessionError
 from llm_jupyter.factory import LLMFactory
-from llm_jupyter.magics import doctor, events, hosts, models, providers
-from llm_jupyter.magics.args import OPTIONS, Option, parse
+from llm_jupyter.magics import doctor, events, history, hosts, models, offline, providers, sessions
+from llm_jupyter.magics.args import OF_A_CONVERSATION, OPTIONS, Option, parse
 from llm_jupyter.magics.config import config
 from llm_jupyter.magics.kernel import KernelServices
 from llm_jupyter.magics.text import counts, say, shortened, table
@@ -42,7 +42,7 @@ def help_text() -> str:
 
 def _look(kernel: KernelServices) -> None:
     factory = kernel.factory
-    session = factory.sessions.current
+    session = kernel.session()
     chosen = session.choice
     shelves = factory.portal.run(factory.providers.catalogue())
     try:
@@ -50,7 +50,8 @@ def _look(kernel: KernelServices) -> None:
         lines = _who_answers(factory, choice, bool(chosen), {shelf.recipe.name: shelf for shelf in shelves})
     except LLMError as error:
         lines = ["Nothing answers now:", *error.lines()]
-    answered = sum(1 for turn in session.turns if turn.answers)
+    record = session.store.session(session.id)
+    answered = record.turns if record is not None else 0
     lines.append(f"The conversation has {answered} turn{'' if answered == 1 else 's'}.")
     lines.append("")
     rows = [_provider_row(shelf) for shelf in shelves if not shelf.is_absent]
@@ -104,15 +105,18 @@ def _provider_row(shelf: Shelf) -> tuple[str, ...]:
 def _again(kernel: KernelServices, line: str) -> None:
     from llm_jupyter.magics.chat import READ_INTERVAL, generation_options, resolved_choice, show_answer
 
-    options: Sequence[Option] = [option for option in OPTIONS if option.name not in ("system", "no_history")]
+    options: Sequence[Option] = [option for option in OPTIONS if option.name not in (*OF_A_CONVERSATION, "raw")]
     values, rest = parse(line, options, "%llm again")
     if rest:
         raise InvalidInputError(
             f"%llm again takes only options, not {rest[:40]!r}", next_step="To ask something new: %chat your question"
         )
-    session = kernel.factory.sessions.current
+    session = kernel.session()
     answering = session.ask_again(
-        choice=resolved_choice(kernel, values), options=generation_options(values), read_interval=READ_INTERVAL
+        choice=resolved_choice(kernel, values),
+        wanted=values.get("model"),
+        options=generation_options(values),
+        read_interval=READ_INTERVAL,
     )
     show_answer(kernel, answering, values)
 
@@ -139,13 +143,6 @@ def _last(kernel: KernelServices, line: str) -> None:
     say([f"{label:<12} {value}" for label, value in facts if value])
 
 
-def _reset(kernel: KernelServices, line: str) -> None:
-    if line:
-        raise InvalidInputError("%llm reset takes nothing")
-    kernel.factory.sessions.reset()
-    say(["A fresh conversation. The model stays the same."])
-
-
 def _help(kernel: KernelServices, line: str) -> None:
     say([help_text(), "", "%chat and %%chat ask a model; %chat? and %%llm? list their options."])
 
@@ -164,7 +161,25 @@ COMMANDS: dict[str, tuple[Command, str, str]] = {
     "unload": (models.unload, "%llm unload [MODEL]", "free a model's memory"),
     "again": (_again, "%llm again [-m MODEL] [OPTIONS]", "ask the last question again; both answers are kept"),
     "last": (_last, "%llm last [-o NAME]", "figures of the last answer, or the answer as a variable"),
-    "reset": (_reset, "%llm reset", "begin a fresh conversation"),
+    "session": (
+        sessions.session,
+        "%llm session [VERB ...]",
+        "this conversation; new, list, use, name, fork, delete, export, import, resume",
+    ),
+    "history": (
+        history.history,
+        "%llm history [TURN [restore]]",
+        "what was said; -n N turns, or --search TEXT in all conversations",
+    ),
+    "reset": (sessions.reset, "%llm reset", "begin a fresh conversation; the old one is kept"),
+    "private": (sessions.private, "%llm private on|off", "store nothing of what is asked"),
+    "purge": (sessions.purge, "%llm purge --older 30d [--yes]", "delete old conversations and answers for good"),
+    "offline": (
+        offline.offline,
+        "%llm offline [MODE]",
+        "what is kept for offline use; record, replay, auto or off",
+    ),
+    "cache": (offline.cache, "%llm cache stats|clear", "the answers that are kept for offline use"),
     "hosts": (hosts.hosts, "%llm hosts", "the processes that serve models: whose they are, and what they take"),
     "host": (
         hosts.host,

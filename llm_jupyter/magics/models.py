@@ -94,14 +94,20 @@ def use(kernel: KernelServices, line: str) -> None:
             "%llm use: which model?", next_step="%llm models lists them; then %llm use PROVIDER/MODEL."
         )
     factory = kernel.factory
+    if factory.cache.mode == "replay" and not keep:
+        kernel.session().wish(name)
+        known = factory.portal.run(factory.cache.recorded_by(name))
+        say(
+            [_answers_now(known.full_name, known.is_local) if known else f"No answer by {name} is in a recording here."]
+        )
+        return
     if keep and factory.settings.is_locked("default_model"):
         raise InvalidInputError(
             f"default_model cannot be changed: {factory.settings.origin('default_model')}",
             next_step=f"%llm use {name} takes it for this session.",
         )
-    choice = factory.portal.run(factory.sessions.current.use(name))
-    where = "local" if choice.is_local else "remote: prompts leave this machine"
-    said = [f"{choice.full_name} ({where}) answers from now on, in this session."]
+    choice = factory.portal.run(kernel.session().use(name))
+    said = [_answers_now(choice.full_name, choice.is_local)]
     if keep:
         from llm_jupyter.settings import write_default_model
 
@@ -109,6 +115,11 @@ def use(kernel: KernelServices, line: str) -> None:
         factory.providers.default_model = choice.full_name
         said.append(f"It is default_model in {factory.settings.file} too.")
     say(said)
+
+
+def _answers_now(name: str, is_local: bool) -> str:
+    where = "local" if is_local else "remote: prompts leave this machine"
+    return f"{name} ({where}) answers from now on, in this session."
 
 
 def load(kernel: KernelServices, line: str) -> None:

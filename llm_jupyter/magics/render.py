@@ -16,7 +16,7 @@ import html
 import sys
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import IO, Any, Protocol
 
 from llm_jupyter.magics.markdown import Parts, harmless
@@ -42,8 +42,8 @@ class AnswerView(Protocol):
     def beat(self, text: str, thinking: str, status: str) -> None:
         """The answer so far; `status` says what is going on, or how fast it comes."""
 
-    def finish(self, response: LLMResponse, turn_id: str, notes: Sequence[str]) -> None:
-        """The answer as it stays."""
+    def finish(self, response: LLMResponse, marks: Mapping[str, Any], notes: Sequence[str]) -> None:
+        """The answer as it stays; `marks` go into the notebook's file beside it."""
 
     def fail(self, text: str, thinking: str, reason: str) -> None:
         """The answer broke off; what had come stays."""
@@ -108,10 +108,10 @@ class NotebookView:
             return
         self._grow(self._folded(thinking) + text, status, now)
 
-    def finish(self, response: LLMResponse, turn_id: str, notes: Sequence[str]) -> None:
+    def finish(self, response: LLMResponse, marks: Mapping[str, Any], notes: Sequence[str]) -> None:
         if self._thought_for is None and response.thinking:
             self._thought_for = self._clock() - self._began
-        self._close(response.text, response.thinking, self._metadata(response, turn_id), notes)
+        self._close(response.text, response.thinking, self._metadata(response, marks), notes)
 
     def fail(self, text: str, thinking: str, reason: str) -> None:
         if text or thinking:
@@ -164,11 +164,13 @@ class NotebookView:
         seconds = "" if self._thought_for is None or not self._live else f" for {self._thought_for:.0f} s"
         return f"<details><summary>Thought{seconds}</summary>\n\n{harmless(thinking.strip())}\n\n</details>\n\n"
 
-    def _metadata(self, response: LLMResponse, turn_id: str) -> dict[str, Any]:
+    def _metadata(self, response: LLMResponse, marks: Mapping[str, Any]) -> dict[str, Any]:
         stable: dict[str, Any] = {
             "model": response.model, "provider": response.provider,
-            "finish_reason": str(response.finish_reason), "turn_id": turn_id,
+            "finish_reason": str(response.finish_reason), **marks,
         }  # fmt: skip
+        if not response.is_local:
+            stable["is_local"] = False
         if response.tried:
             stable["tried"] = list(response.tried)
         if self._full_metadata:
@@ -256,7 +258,7 @@ class TerminalView:
             self._out.write(self._status)
         self._out.flush()
 
-    def finish(self, response: LLMResponse, turn_id: str, notes: Sequence[str]) -> None:
+    def finish(self, response: LLMResponse, marks: Mapping[str, Any], notes: Sequence[str]) -> None:
         self.beat_rest(response.text)
         for line in [*([self._label()] if self._footer else []), *notes]:
             self._out.write(f"[{line}]\n")
@@ -286,7 +288,7 @@ class SilentView:
     def beat(self, text: str, thinking: str, status: str) -> None:
         pass
 
-    def finish(self, response: LLMResponse, turn_id: str, notes: Sequence[str]) -> None:
+    def finish(self, response: LLMResponse, marks: Mapping[str, Any], notes: Sequence[str]) -> None:
         pass
 
     def fail(self, text: str, thinking: str, reason: str) -> None:

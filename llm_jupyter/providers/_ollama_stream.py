@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncGenerator
+from typing import Any
 
 import msgspec
 
 from llm_jupyter.errors import LLMError, MalformedResponseError, StreamTruncatedError
 from llm_jupyter.providers._errors import UNDECODABLE, error_from_fields, error_object, excerpt
+from llm_jupyter.providers._http import HttpClient, MessageStream, StreamLimits
 from llm_jupyter.providers._ollama_pull import AGAIN, pull_error
 from llm_jupyter.providers._ollama_wire import AnswerLine, AnswerToolCall, ProgressLine
-from llm_jupyter.providers._stream import RETRY, MessageStream
+from llm_jupyter.providers._stream import RETRY
+from llm_jupyter.providers._wire import NDJSONDecoder
+from llm_jupyter.providers.base import Pace
 from llm_jupyter.types import Chunk, FinishReason, Timing, ToolCallDelta, Usage
 
+NDJSON = "application/x-ndjson"
+LOAD_TIMEOUT = 600.0
+"""Seconds for reading a large model from a slow disk, and between two signs of life of a download."""
+
+PATIENT = StreamLimits(LOAD_TIMEOUT, LOAD_TIMEOUT)
 FINISH_REASONS = {"stop": FinishReason.STOP, "length": FinishReason.LENGTH}
 
 
@@ -113,22 +122,28 @@ async def read_answer(stream: MessageStream, reader: LineReader, where: str) -> 
     raise StreamTruncatedError("the answer broke off before its end", where=where, next_step=RETRY)
 
 
-async def read_progress(stream: MessageStream, where: str) -> AsyncGenerator[ProgressLine, None]:
+async def read_progress(client: HttpClient, path: str, body: dict[str, Any]) -> AsyncGenerator[ProgressLine, None]:
     """The lines of a download or of a creation, up to the one that says that it went well."""
     decode = msgspec.json.Decoder(ProgressLine).decode
-    while messages := await stream.read():
-        stream.first_token_seen()
-        for message in messages:
-            try:
-                line = decode(message)
-            except UNDECODABLE as error:
-                raise _malformed(message, error, where) from None
-            if line.error is not None:
-                raise pull_error(line.error, where)
-            yield line
-            if line.status == "success":
-                return
-    raise StreamTruncatedError("the server stopped before it was done", where=where, next_step=AGAIN)
+    stream = await client.open_stream(
+        path, {**body, "stream": True}, NDJSONDecoder(), content_type=NDJSON, limits=PATIENT, pace=Pace()
+    )
+    try:
+        while messages := await stream.read():
+            stream.first_token_seen()
+            for message in messages:
+                try:
+                    line = decode(message)
+                except UNDECODABLE as error:
+                    raise _malformed(message, error, client.where) from None
+                if line.error is not None:
+                    raise pull_error(line.error, client.where)
+                yield line
+                if line.status == "success":
+                    return
+        raise StreamTruncatedError("the server stopped before it was done", where=client.where, next_step=AGAIN)
+    finally:
+        stream.close()
 
 
 def _malformed(message: bytes, error: Exception, where: str) -> LLMError:

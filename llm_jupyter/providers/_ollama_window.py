@@ -16,36 +16,20 @@ nothing wrong is shown, and the server, which keeps the prompt that it has read,
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
 
 from llm_jupyter.errors import ContextExceededError
+from llm_jupyter.providers._tokens import MESSAGE_OVERHEAD, least_tokens, most_tokens, too_long
 from llm_jupyter.types import Message, Role
-
-MESSAGE_OVERHEAD = 64
-"""Tokens that a template puts around one message, generously."""
-
-PICTURE = 8192
-"""Tokens for one picture, generously."""
 
 REMEMBERED = 64
 """Prompts whose length is kept."""
 
 Count = Callable[[dict[str, Any]], Awaitable[int | None]]
 """The tokens that the server reads of a request with this body."""
-
-
-def least_tokens(messages: Sequence[Message]) -> int:
-    """A lower bound: no tokenizer in use makes one token of two pieces that a blank parts."""
-    return sum(len(message.content.split()) for message in messages)
-
-
-def most_tokens(message: Message) -> int:
-    """An upper bound: a token is one byte of the text at least."""
-    calls = sum(len(call.name) + 2 * len(call.arguments.encode()) + MESSAGE_OVERHEAD for call in message.tool_calls)
-    return len(message.content.encode()) + calls + MESSAGE_OVERHEAD + PICTURE * len(message.images)
 
 
 class Prompt(msgspec.Struct, frozen=True):
@@ -106,17 +90,10 @@ class WindowGuard:
 
     def too_long(self, prompt: Prompt, tokens: int) -> ContextExceededError:
         """The error for a prompt of so many tokens or more."""
-        tokens = max(tokens, least_tokens(prompt.messages))
-        what = (
-            f"at least {tokens:,} tokens do not fit into its window of {prompt.window:,}"
-            if tokens > prompt.window
-            else f"it takes the whole window of {prompt.window:,} tokens, or more"
-        )
-        return ContextExceededError(
-            f"the prompt is too long for the model: {what}",
+        return too_long(
+            max(tokens, least_tokens(prompt.messages)),
+            prompt.window,
             where=self._where,
-            prompt_tokens=tokens,
-            context_length=prompt.window,
             next_step="Shorten it, leave out the conversation so far (--no-history), "
             f"or set context in [providers.{self._name}].",
         )

@@ -193,6 +193,7 @@ def model_info(
         size=entry.size,
         loaded=running is not None,
         modified=entry.modified_at or None,
+        digest=entry.digest or None,
     )
 
 

@@ -119,6 +119,10 @@ class ModelList(msgspec.Struct):
 
     data: list[ModelEntry]
 
+    def entry(self, model: str) -> ModelEntry | None:
+        """The entry of a model, by its name or an alias."""
+        return next((entry for entry in self.data if model == entry.id or model in entry.aliases), None)
+
 
 class _GenerationSettings(msgspec.Struct):
     n_ctx: int | None = None

@@ -32,6 +32,11 @@ class ResponseBuilder:
         """The text so far."""
         return "".join(self._text)
 
+    @property
+    def thinking(self) -> str:
+        """The thinking so far."""
+        return "".join(self._thinking)
+
     def add(self, chunk: Chunk) -> None:
         """Take one chunk in."""
         if chunk.text:
@@ -52,11 +57,11 @@ class ResponseBuilder:
         if chunk.model:
             self._model = chunk.model
 
-    def response(self, finish_reason: FinishReason | None = None) -> LLMResponse:
+    def response(self, finish_reason: FinishReason | None = None, *, from_cache: bool = False) -> LLMResponse:
         """The answer as far as it came; `finish_reason` overrides what the server said."""
         return LLMResponse(
             text=self.text,
-            thinking="".join(self._thinking),
+            thinking=self.thinking,
             tool_calls=tuple(
                 ToolCall(call.id or f"call_{index}", call.name, call.arguments)
                 for index, call in sorted(self._calls.items())
@@ -67,5 +72,6 @@ class ResponseBuilder:
             model=self._model,
             provider=self._provider,
             is_local=self._is_local,
+            from_cache=from_cache,
             tried=self._tried,
         )

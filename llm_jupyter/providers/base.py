@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from types import TracebackType
-from typing import ClassVar, NoReturn, Self
+from typing import ClassVar, NoReturn, Self, TypeVar
+
+import msgspec
 
 from llm_jupyter.errors import InvalidInputError, LLMError, ModelLoadingError, UnsupportedOperationError
 from llm_jupyter.events import Event
@@ -26,7 +29,10 @@ from llm_jupyter.types import (
     as_messages,
 )
 
+T = TypeVar("T")
 DEFAULT_OPTIONS = GenerationOptions()
+TELLING = 1.0
+"""Seconds for a server to tell of a window or to count: a question does not wait for longer."""
 
 
 class Pace:
@@ -87,6 +93,13 @@ class ChunkStream:
         await self.aclose()
 
 
+class Window(msgspec.Struct, frozen=True):
+    """How many tokens a prompt and its answer can be together; `source` says in words who told it."""
+
+    tokens: int
+    source: str
+
+
 def checked_messages(messages: Sequence[MessageLike] | str) -> list[Message]:
     """What was given, as messages. Raises `InvalidInputError`."""
     try:
@@ -101,6 +114,15 @@ def parameter_count(size: str) -> int | None:
     try:
         return round(float(size[:-1]) * scale) if scale else None
     except ValueError:
+        return None
+
+
+async def _if_told(answer: Awaitable[T]) -> T | None:
+    """What a server tells in time, or nothing."""
+    try:
+        async with asyncio.timeout(TELLING):
+            return await answer
+    except (LLMError, TimeoutError):
         return None
 
 
@@ -287,6 +309,25 @@ class LLMProvider(ABC):
         """One vector for each text."""
         self._unsupported("embed texts")
 
+    # -- the window
+
+    async def context_window(self, model: str, options: GenerationOptions = DEFAULT_OPTIONS) -> Window | None:
+        """The window in effect for a request with these options, in tokens; `None` if nobody tells.
+
+        What a model declares counts only where nothing smaller can be in effect. Loads no model, takes a second at most,
+        and never raises.
+        """
+        return await _if_told(self._find_window(model, options))
+
+    async def count_tokens(
+        self, messages: Sequence[Message], model: str, options: GenerationOptions = DEFAULT_OPTIONS
+    ) -> int | None:
+        """The length of a prompt by the server's own tokenizer and chat template, with the tools that `options` offer.
+
+        `None` where the server has none or its model is not loaded. Takes a second at most, and never raises.
+        """
+        return await _if_told(self._count(messages, model, options))
+
     # -- answers
 
     @abstractmethod
@@ -318,6 +359,14 @@ class LLMProvider(ABC):
     async def _look(self) -> None:
         """Something cheap that only this kind of server answers as it does."""
         await self.get_available_models()
+
+    async def _find_window(self, model: str, options: GenerationOptions) -> Window | None:
+        """What stands behind `context_window`; it may raise `LLMError`s and be cancelled."""
+        return None
+
+    async def _count(self, messages: Sequence[Message], model: str, options: GenerationOptions) -> int | None:
+        """What stands behind `count_tokens`; it may raise `LLMError`s and be cancelled."""
+        return None
 
     def _enter(self, state: ProviderState, reason: str = "") -> None:
         if (event := self._connection.enter(state, reason)) is not None:

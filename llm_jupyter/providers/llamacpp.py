@@ -28,7 +28,7 @@ from llm_jupyter.providers._gguf import read_header
 from llm_jupyter.providers._http import HttpClient
 from llm_jupyter.providers._llama_process import ChildLauncher, Launcher, LaunchPlan, ModelHost
 from llm_jupyter.providers._weights import MODEL_ID, SIZE, WeightsFolder
-from llm_jupyter.providers.base import DEFAULT_OPTIONS, ChunkStream
+from llm_jupyter.providers.base import DEFAULT_OPTIONS, ChunkStream, Window
 from llm_jupyter.providers.openai_compatible import OpenAICompatibleProvider
 from llm_jupyter.settings import home_folder
 from llm_jupyter.types import Capability, GenerationOptions, LLMModelInfo, MessageLike, ProviderState, PullProgress
@@ -240,6 +240,18 @@ class LlamaCppProvider(OpenAICompatibleProvider):
             if self._process is not None:
                 await self._stop()
             return await self._start(model or MODEL_ID)
+
+    def _reachable(self, model: str) -> HttpClient | None:
+        if not self._embedded:
+            return super()._reachable(model)
+        is_serving = model == self._loaded and not self._starting.locked()
+        return self._client if is_serving and self._process is not None and self._process.is_running else None
+
+    async def _find_window(self, model: str, options: GenerationOptions) -> Window | None:
+        if self._embedded and self._reachable(model) is None:
+            info = await self.get_model_info(model)
+            return Window(info.effective_context or self._plan.context, "as it will be loaded")
+        return await super()._find_window(model, options)
 
     async def _start(self, model: str) -> HttpClient:
         before = self.state

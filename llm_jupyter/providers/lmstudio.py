@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 from contextlib import aclosing
 from typing import Any, ClassVar
 
@@ -26,9 +26,9 @@ from llm_jupyter.errors import (
 )
 from llm_jupyter.events import ModelLoaded, ModelLoading, ModelPulled, ModelPulling, ModelUnloaded
 from llm_jupyter.providers._http import HttpClient
-from llm_jupyter.providers.base import Pace, parameter_count
+from llm_jupyter.providers.base import Pace, Window, parameter_count
 from llm_jupyter.providers.openai_compatible import OpenAICompatibleProvider
-from llm_jupyter.types import Capability, Chunk, GenerationOptions, LLMModelInfo, PullProgress
+from llm_jupyter.types import Capability, Chunk, GenerationOptions, LLMModelInfo, Message, PullProgress
 
 LOAD_TIMEOUT = 600.0
 """Seconds for reading a large model from a slow disk; a first request may load its model too."""
@@ -131,6 +131,7 @@ class LMStudioProvider(OpenAICompatibleProvider):
         self._context = context
         self._models: dict[str, LLMModelInfo] = {}
         self._instances: dict[str, list[str]] = {}
+        self._windows: dict[str, int] = {}
         self._has_v1 = False
 
     # -- models
@@ -141,11 +142,12 @@ class LMStudioProvider(OpenAICompatibleProvider):
             listed = (await client.json("GET", "//api/v1/models", _ListV1)).models
             self._has_v1 = True
             self._instances = {model.key: [one.id for one in model.loaded_instances] for model in listed}
+            self._windows = _windows(listed)
             models = [self._from_v1(model) for model in listed]
         except (MalformedResponseError, RequestError, ModelNotFoundError):
             self._has_v1 = False
             self._instances = {}
-            models = [self._from_v0(model) for model in await self._list_v0(client)]
+            models = await self._listed_v0(client)
         self._models = {model.id: model for model in models}
         return models
 
@@ -257,7 +259,26 @@ class LMStudioProvider(OpenAICompatibleProvider):
             next_step="Load the model there, or name the one that is loaded: %llm models.",
         )  # fmt: skip
 
+    # -- the window
+
+    async def _find_window(self, model: str, options: GenerationOptions) -> Window | None:
+        """That of a model that is loaded: with which one another will be loaded, nobody tells before."""
+        if self._models and not self._has_v1:
+            await self._listed_v0(await self._ready())  # one request, where the catalogue needs two
+        else:
+            await self.get_available_models()
+        tokens = self._windows.get(model)
+        return Window(tokens, "as it is loaded") if tokens else None
+
+    async def _count(self, messages: Sequence[Message], model: str, options: GenerationOptions) -> int | None:
+        return None  # it shows its tokenizer to nobody
+
     # -- the REST API
+
+    async def _listed_v0(self, client: HttpClient) -> list[LLMModelInfo]:
+        listed = await self._list_v0(client)
+        self._windows = {model.id: model.loaded_context_length for model in listed if model.loaded_context_length}
+        return [self._from_v0(model) for model in listed]
 
     async def _list_v0(self, client: HttpClient) -> list[_ModelV0]:
         try:
@@ -309,6 +330,16 @@ class LMStudioProvider(OpenAICompatibleProvider):
             quantization=model.quantization,
             loaded=model.state == "loaded",
         )
+
+
+def _windows(models: Iterable[_ModelV1]) -> dict[str, int]:
+    """The windows of what is loaded, by the names of models and of their instances, any of which may answer."""
+    windows: dict[str, int] = {}
+    for model in models:
+        own = {one.id: tokens for one in model.loaded_instances if (tokens := one.config.context_length)}
+        if own:
+            windows |= {model.key: min(own.values()), **own}
+    return windows
 
 
 def _abilities(kind: str) -> set[Capability]:

@@ -25,14 +25,13 @@ from llm_jupyter.errors import (
 from llm_jupyter.events import ModelDeleted, ModelLoaded, ModelLoading, ModelPulled, ModelPulling, ModelUnloaded
 from llm_jupyter.providers._http import HttpClient, StreamLimits, is_loopback, without_secrets
 from llm_jupyter.providers._ollama_pull import PullTally, models_folder
-from llm_jupyter.providers._ollama_stream import LineReader, read_answer, read_progress
+from llm_jupyter.providers._ollama_stream import LOAD_TIMEOUT, NDJSON, LineReader, read_answer, read_progress
 from llm_jupyter.providers._ollama_window import Prompt, WindowGuard
 from llm_jupyter.providers._ollama_wire import (
     AnswerLine,
     EmbedReply,
     ModelEntry,
     ModelList,
-    ProgressLine,
     ShowReply,
     Version,
     chat_body,
@@ -42,9 +41,10 @@ from llm_jupyter.providers._ollama_wire import (
     model_info,
     refuses_to_cut,
     same_model,
+    with_options,
 )
 from llm_jupyter.providers._wire import NDJSONDecoder
-from llm_jupyter.providers.base import DEFAULT_OPTIONS, ChunkStream, LLMProvider, Pace, checked_messages
+from llm_jupyter.providers.base import DEFAULT_OPTIONS, ChunkStream, LLMProvider, Pace, Window, checked_messages
 from llm_jupyter.types import (
     Chunk,
     GenerationOptions,
@@ -56,14 +56,8 @@ from llm_jupyter.types import (
     PullProgress,
 )
 
-NDJSON = "application/x-ndjson"
 DEFAULT_WINDOW = 8192
 """Tokens; the window that is asked for where the model declares more."""
-
-LOAD_TIMEOUT = 600.0
-"""Seconds for reading a large model from a slow disk, and between two signs of life of a download."""
-
-PATIENT = StreamLimits(LOAD_TIMEOUT, LOAD_TIMEOUT)
 
 
 class OllamaProvider(LLMProvider):
@@ -152,7 +146,7 @@ class OllamaProvider(LLMProvider):
         if model.startswith("http://") and is_loopback(model):
             body["insecure"] = True  # a registry on this machine
         tally = PullTally(self.where, await self._models_folder())
-        async with aclosing(self._progress("/api/pull", body)) as lines:
+        async with aclosing(read_progress(self._client, "/api/pull", body)) as lines:
             async for line in lines:
                 progress = tally.add(line)
                 self.publish(
@@ -181,7 +175,7 @@ class OllamaProvider(LLMProvider):
     async def create_model(self, model: str, **definition: Any) -> AsyncIterator[PullProgress]:
         """Make a model of another: `from_="m"`, `system="..."`, `parameters={...}` and the other fields of `/api/create`."""
         fields = {name.rstrip("_"): value for name, value in definition.items()}
-        async with aclosing(self._progress("/api/create", {"model": model, **fields})) as lines:
+        async with aclosing(read_progress(self._client, "/api/create", {"model": model, **fields})) as lines:
             async for line in lines:
                 yield PullProgress(line.status, line.completed or 0, line.total)
         self._forget(model)
@@ -261,6 +255,13 @@ class OllamaProvider(LLMProvider):
 
     # -- the window
 
+    async def _find_window(self, model: str, options: GenerationOptions) -> Window | None:
+        body = await self._stable(model, with_options({"model": model}, options))
+        if isinstance(sent := body["options"].get("num_ctx"), int):
+            return Window(sent, "num_ctx that is sent")
+        declared = (await self._show(model)).context_length  # a remote model: its window is its server's affair
+        return Window(declared, "as the model declares") if declared else None
+
     async def _window(self, model: str) -> int | None:
         """The window to ask for: always the same for one model. A remote one has its own."""
         show = await self._show(model)
@@ -318,16 +319,6 @@ class OllamaProvider(LLMProvider):
         return self._refuses_to_cut
 
     # -- small things
-
-    async def _progress(self, path: str, body: dict[str, Any]) -> AsyncGenerator[ProgressLine, None]:
-        stream = await self._client.open_stream(
-            path, {**body, "stream": True}, NDJSONDecoder(), content_type=NDJSON, limits=PATIENT, pace=Pace()
-        )
-        try:
-            async for line in read_progress(stream, self.where):
-                yield line
-        finally:
-            stream.close()
 
     async def _look(self) -> None:
         await self._list()

@@ -31,9 +31,10 @@ from llm_jupyter.providers._openai_wire import (
     completion_body,
     model_info,
 )
+from llm_jupyter.providers._window_routes import WindowRoutes
 from llm_jupyter.providers._wire import SSEDecoder
-from llm_jupyter.providers.base import DEFAULT_OPTIONS, ChunkStream, LLMProvider, Pace, checked_messages
-from llm_jupyter.types import Chunk, GenerationOptions, LLMModelInfo, MessageLike, ProviderState
+from llm_jupyter.providers.base import DEFAULT_OPTIONS, ChunkStream, LLMProvider, Pace, Window, checked_messages
+from llm_jupyter.types import Chunk, GenerationOptions, LLMModelInfo, Message, MessageLike, ProviderState
 
 SSE = "text/event-stream"
 
@@ -72,6 +73,7 @@ class OpenAICompatibleProvider(LLMProvider):
         self._limits = StreamLimits(first_token_timeout, idle_timeout)
         self._client: HttpClient | None = HttpClient(base_url, name=name, api_key=api_key)
         self._base_url = base_url
+        self._window_routes = WindowRoutes(is_local=self.is_local)
 
     @property
     def is_local(self) -> bool:
@@ -94,7 +96,7 @@ class OpenAICompatibleProvider(LLMProvider):
     async def get_model_info(self, model: str) -> LLMModelInfo:
         client = await self._ready()
         listed = await client.json("GET", "/models", ModelList)
-        entry = next((entry for entry in listed.data if model == entry.id or model in entry.aliases), None)
+        entry = listed.entry(model)
         if entry is None:
             raise ModelNotFoundError(
                 f"there is no model {model!r}", where=self.where, next_step="%llm models lists what is there."
@@ -123,6 +125,25 @@ class OpenAICompatibleProvider(LLMProvider):
         """The client, once the server can take a request for this model."""
         assert self._client is not None
         return self._client
+
+    def _reachable(self, model: str) -> HttpClient | None:
+        """The client, where nothing has to be started or loaded for it."""
+        return self._client
+
+    async def _find_window(self, model: str, options: GenerationOptions) -> Window | None:
+        client = self._reachable(model)
+        return None if client is None else await self._window_routes.window(client, model)
+
+    async def _count(self, messages: Sequence[Message], model: str, options: GenerationOptions) -> int | None:
+        client = self._reachable(model)
+        if client is None or any(message.images for message in messages):
+            return None  # a template leaves a mark where a picture will be
+        return await self._window_routes.count(client, chat_body(messages, model, options))
+
+    def _enter(self, state: ProviderState, reason: str = "") -> None:
+        if state in (ProviderState.DISCONNECTED, ProviderState.FAILED):
+            self._window_routes.forget()
+        super()._enter(state, reason)
 
     def _stream(self, path: str, body: dict[str, Any], options: GenerationOptions) -> ChunkStream:
         pace = Pace()

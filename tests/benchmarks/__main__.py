@@ -10,12 +10,12 @@ from pathlib import Path
 
 import psutil
 
-from tests.benchmarks import failover, idle, loading, streaming, tokens
+from tests.benchmarks import failover, idle, loading, sessions, streaming, tokens
 from tests.benchmarks.figures import Report
 from tests.benchmarks.peers import version_of
 
 RESULTS = Path(__file__).parent / "results" / "latest.json"
-PARTS = ("tokens", "loading", "streaming", "failover", "idle")
+PARTS = ("tokens", "loading", "streaming", "sessions", "failover", "idle")
 
 
 def main() -> int:
@@ -39,6 +39,8 @@ def main() -> int:
         loading.run(report, kernels=1 if options.quick else 5)
     if "streaming" in parts:
         streaming.run(report, lengths=(200, 2000) if options.quick else (2000, 20_000))
+    if "sessions" in parts:
+        sessions.run(report, runs=20 if options.quick else 200, kernels=1 if options.quick else 5)
     if "failover" in parts:
         failover.run(report, runs=1 if options.quick else 5)
     if "idle" in parts:

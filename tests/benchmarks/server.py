@@ -45,7 +45,7 @@ def ndjson(pieces: list[str]) -> Iterator[bytes]:
     for piece in ["", *pieces]:
         yield _line({**about, "message": {"role": "assistant", "content": piece}, "done": False})
     last = {"message": {"role": "assistant", "content": ""}, "done": True, "done_reason": "stop"}
-    yield _line({**about, **last, "prompt_eval_count": 9, "eval_count": len(pieces)})
+    yield _line({**about, **last, "eval_count": len(pieces)})
 
 
 def _line(body: dict[str, object]) -> bytes:

@@ -59,7 +59,7 @@ def test_text_grows_while_the_cell_runs_and_ends_as_rendered_markdown(page: Page
     lengths = page.evaluate("window.lengths")
     while_running = [length for length, running in lengths if running]
     growing = [length for before, length in pairwise(while_running) if length > before]
-    assert len(growing) >= 4, lengths
+    assert len(growing) >= 3, lengths  # it takes half a second, at thirteen updates a second
     answer = first.locator(".jp-OutputArea-output.jp-RenderedMarkdown")
     expect(answer).to_have_count(1)
     expect(answer.locator("p")).not_to_be_empty()

@@ -122,7 +122,7 @@ def test_again_keeps_both_answers_and_the_new_one_counts(notebook: Kernel, serve
     notebook.run("%chat two", "c")
     assert server.chats[-1]["model"] == "m"
     assert server.contents() == ["one", "second", "two"]
-    kept = "[a.text for a in get_ipython().magics_manager.magics['line']['chat'].__self__.kernel.factory.sessions.current.turns[0].answers]"
+    kept = "[a.response.text for a in get_ipython().magics_manager.magics['line']['chat'].__self__.kernel.factory.sessions.current.turns[0].answers]"
     assert notebook.value(kept) == ["first", "second"]
 
 

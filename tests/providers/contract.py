@@ -67,11 +67,29 @@ class Contract(ServerContract):
         assert (subject.provider.advice(subject.model) != "") == subject.gives_advice
         assert subject.provider.fetches(subject.model) == subject.fetches
 
+    @pytest.mark.alone
     @covers("prepare")
     async def test_preparing_a_model_asks_it_nothing(self, subject: Subject) -> None:
         await subject.provider.prepare(subject.model)
         await subject.provider.prepare(subject.model)
         assert not await subject.is_busy()
+
+    @covers("context_window", "count_tokens")
+    async def test_window_and_length_are_told_truly_or_not_at_all(self, subject: Subject) -> None:
+        provider = subject.provider
+        await provider.prepare(subject.model)
+        messages = [Message.system("Be brief."), Message.user(QUESTION)]
+        window, count = (
+            await provider.context_window(subject.model),
+            await provider.count_tokens(messages, subject.model),
+        )
+        answer = await provider.generate_chat_completion(messages, model=subject.model, options=BRIEF)
+        assert window is not None
+        assert window.tokens == subject.knows["effective_context"]
+        assert count in (None, answer.usage.prompt_tokens)
+        assert (count is None) == (provider.kind == "ollama")
+        assert await provider.context_window("no-such-model") in (None, window)
+        assert await provider.count_tokens(messages, "no-such-model") in (None, count)
 
     @covers("generate_completion", "stream_completion")
     async def test_a_stop_sequence_ends_the_text_before_itself(self, subject: Subject) -> None:

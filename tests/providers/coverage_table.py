@@ -11,6 +11,8 @@ COVERAGE: dict[str, dict[str, str]] = {
     "llamacpp": {
         "advice": LIVE,
         "connect": LIVE,
+        "context_window": LIVE,
+        "count_tokens": LIVE,
         "delete_model": LIVE,
         "disconnect": LIVE,
         "embed": UNSUPPORTED + "llama.cpp is started for answers, and a server of its own would have to be for vectors",
@@ -36,6 +38,8 @@ COVERAGE: dict[str, dict[str, str]] = {
     "lmstudio": {
         "advice": SCRIPTED,
         "connect": SCRIPTED,
+        "context_window": SCRIPTED,
+        "count_tokens": SCRIPTED,
         "delete_model": NO_DELETION,
         "disconnect": SCRIPTED,
         "embed": SCRIPTED,
@@ -61,6 +65,8 @@ COVERAGE: dict[str, dict[str, str]] = {
     "ollama": {
         "advice": LIVE,
         "connect": LIVE,
+        "context_window": LIVE,
+        "count_tokens": LIVE,
         "delete_model": LIVE,
         "disconnect": LIVE,
         "embed": LIVE,
@@ -86,6 +92,8 @@ COVERAGE: dict[str, dict[str, str]] = {
     "openai-compatible": {
         "advice": LIVE,
         "connect": LIVE,
+        "context_window": LIVE,
+        "count_tokens": LIVE,
         "delete_model": NO_MANAGEMENT,
         "disconnect": LIVE,
         "embed": SCRIPTED,

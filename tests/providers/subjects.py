@@ -117,7 +117,7 @@ async def ollama_server(weights: Path, home: Path, ollama: Ollama) -> AsyncItera
         return await computes(ollama.runners())
 
     async with OllamaProvider("ollama", ollama.url, context=CONTEXT) as provider:
-        facts = {**KNOWN, "license": "apache-2.0", "size": 98_363_007, "loaded": True}
+        facts = {**KNOWN, "license": "apache-2.0", "size": 98_363_022, "loaded": True}
         yield Subject(
             provider,
             ollama.model,

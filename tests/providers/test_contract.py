@@ -206,7 +206,8 @@ def test_what_the_table_says_is_what_the_cases_cover() -> None:
     }  # fmt: skip
     embedding = covered_by(test_texts_become_vectors_in_their_order)
     scripted_ones = {kind: {method for method in row if row[method] == SCRIPTED} for kind, row in COVERAGE.items()}
-    lm_studio = embedding | covered_by(TestLMStudio, importlib.import_module("test_lmstudio"))
+    modules = [importlib.import_module(name) for name in ("test_lmstudio", "test_windows")]
+    lm_studio = embedding | covered_by(TestLMStudio, *modules)
     assert scripted_ones == {"llamacpp": set(), "lmstudio": lm_studio, "ollama": set(), "openai-compatible": embedding}
     assert live
     assert managed < on_ollama

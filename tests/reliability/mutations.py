@@ -53,6 +53,9 @@ NDJSON, ERRORS = "providers/_ollama_stream.py", "providers/_errors.py"
 MARKDOWN = "magics/markdown.py"
 HOST = "_supervisor/"
 FAILOVER, CONNECTION, BREAKER = "failover.py", "connection.py", "breaker.py"
+SQL, TURNS, FILE = "store/sql.py", "store/turns.py", "store/file.py"
+DATABASE, REMAINS = "store/database.py", "store/remains.py"
+ANSWERING, SESSION = "sessions/answering.py", "sessions/session.py"
 
 MUTANTS = (
     # 1. Any slicing gives the same chunks.
@@ -215,6 +218,43 @@ MUTANTS = (
     Mutant(15, HOST + "watch.py", "and self._wall() - self._folder.last_use() >= limit", "", "not_idle"),
     Mutant(15, HOST + "supervisor.py", 'if action == "restart":', 'if action == "never":', "beyond"),
     Mutant(15, "hosts/_meter.py", "processes = [root, *descendants(root.pid)]", "processes = [root]", "has_started"),
+    # 16. Nothing acknowledged is lost.
+    Mutant(16, SQL, 'run(connection, "COMMIT")', "pass", "process_killed"),
+    Mutant(16, TURNS, "_put_answer(connection, serial, AnswerRecord(number=number, response=response, created=now, is_whole=False))", "pass", "process_killed"),
+    Mutant(16, TURNS, "TurnState.INTERRUPTED if has_answer else TurnState.FAILED", "TurnState.COMPLETE", "process_killed"),
+    Mutant(16, SQL, '    run(connection, f"BEGIN {kind}")\n    try:\n        yield\n        run(connection, "COMMIT")\n', "    try:\n        yield\n", "process_killed"),
+    Mutant(16, SESSION, "self.store.add(turn)", '__import__("threading").Timer(0.2, self.store.add, [turn]).start()', "arrives"),
+    Mutant(16, "sessions/growth.py", "BEHIND = 0.15", "BEHIND = 3.0", "program_killed"),
+    Mutant(16, "sessions/manager.py", "        if self.store.settle(record.id):\n            record = self.store.session(record.id) or record\n        session", "        session", "program_killed"),
+    Mutant(16, "sessions/turns.py", "    if not answer.is_whole:", "    if False:", "program_killed"),
+    Mutant(16, ANSWERING, "question = await to_its_end(session.question(self))", "question = await session.question(self)", "left"),
+    Mutant(16, ANSWERING, "await to_its_end(self._end_early(error))", "await self._end_early(error)", "left"),
+    # 17. Many kernels share one store.
+    Mutant(17, SQL, 'kind: str = "IMMEDIATE"', 'kind: str = "DEFERRED"'),
+    Mutant(17, FILE, "timeout=wait,", "timeout=0,"),
+    Mutant(17, FILE, "if not is_busy(error) or time.monotonic() > end:", "if True:", "waited_for"),
+    Mutant(17, FILE, 'journal = "DELETE" if is_remote(path) else "WAL"', 'journal = "WAL"', "network or write"),
+    Mutant(17, "store/schema.py", "taken = version_of(connection)  #", "taken = 0  #", "first_time"),
+    Mutant(17, "store/sessions.py", "holder IS ?", "(holder IS ? OR 1)", "claim"),
+    # 18. Talk goes on without the disk.
+    Mutant(18, DATABASE, "except sqlite3.Error as error:\n                    connection = self._give_up(error)", "except sqlite3.Error as error:\n                    raise"),
+    Mutant(18, DATABASE, "except (OSError, sqlite3.Error, NewerFileError) as error:", "except (OSError, sqlite3.Error) as error:"),
+    Mutant(18, DATABASE, "for record in list(self._known.values()):", "for record in ():"),
+    Mutant(18, DATABASE, "found + self._remains.beyond(operation)", "found", "read"),
+    Mutant(18, REMAINS, "self._carried.add(session)\n", "self._carried.add(session)\n        return\n"),
+    Mutant(18, REMAINS, "for (turn,) in run(self._file,", "for (turn,) in () and run(self._file,"),
+    Mutant(18, FILE, '"mode=ro&immutable=1"', '"mode=ro"'),
+    Mutant(18, FILE, "if (version := version_of(connection)) > VERSION:", "if (version := version_of(connection)) > 99:", "later_version"),
+    Mutant(18, SQL, "except (ValueError, TypeError, LookupError) as error:", "except ZeroDivisionError as error:"),
+    Mutant(18, "store/store.py", "if self.path is not None and not self.is_kept:", "if False:", "purged"),
+    Mutant(18, "magics/chat.py", "if trouble := kernel.factory.store.trouble:", 'if trouble := "":', "notebook"),
+    Mutant(18, "magics/chat.py", "        if line not in kernel.said:", "        if True:", "notebook"),
+    Mutant(18, "doctor/kept.py", "    if case.trouble:", "    if False:", "notebook"),
+    # 19. Only whole answers are kept, and they replay as they came.
+    Mutant(19, "cache/answers.py", "if self._finish not in WHOLE:", "if self._finish is None:"),
+    Mutant(19, "cache/asking.py", "        if not batch and self._recorder is not None", "        if self._recorder is not None"),
+    Mutant(19, "cache/answers.py", "if chunk.thinking or chunk.tool_calls:", "if chunk.thinking:"),
+    Mutant(19, "cache/disk.py", "            self._rests_until, self.trouble = self._monotonic() + REST, reason\n            return otherwise", "            raise"),
     # 20. Whatever is typed or sent, the kernel goes on.
     Mutant(20, MARKDOWN, "return match[0] + ZERO_WIDTH", "return match[0]", "page"),
     Mutant(20, "errors.py", "_written_lines(first)[:2]", "_written_lines(first)[:9]", "any_words"),
@@ -223,7 +263,7 @@ MUTANTS = (
     Mutant(20, "magics/args.py", "except ValueError as error:", "except KeyError as error:", "typed"),
     Mutant(20, OPENAI, "except UNDECODABLE as error:", "except KeyError as error:", "sends"),
     Mutant(20, NDJSON, "except UNDECODABLE as error:\n            failure", "except KeyError as error:\n            failure", "sends"),
-    Mutant(20, "sessions.py", "before = self.turns[:position]", "before = self.turns[:0]", "fault"),
+    Mutant(20, SESSION, "if asked.sees else NothingEarlier()", "if False else NothingEarlier()", "fault"),
 )  # fmt: skip
 
 

@@ -150,7 +150,8 @@ class Ollama:
             if missing:
                 async with session.post(f"/api/blobs/{digest}", data=weights.open("rb")) as reply:
                     reply.raise_for_status()
-            body = {"model": name, "files": {"model.gguf": digest}, **extra}
+            one_thread = {"num_thread": 1}  # where something else runs too, two wait for each other for seconds
+            body = {"model": name, "files": {"model.gguf": digest}, "parameters": one_thread, **extra}
             async with session.post("/api/create", json=body) as reply:
                 lines = (await reply.text()).splitlines()
         assert '"success"' in lines[-1], lines

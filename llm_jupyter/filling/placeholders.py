@@ -1,0 +1,80 @@
+"""What may be filled in: `{name}`, `{name.attribute}`, `{name[key]}` and chains of these, outside of code and formulas."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import msgspec
+
+from llm_jupyter.filling.verbatim import verbatim_spans
+
+_NAME = r"[^\W\d]\w*+"
+_QUOTED = r"'[^'\\\n{}]*+'|\"[^\"\\\n{}]*+\""
+_EXPRESSION = rf"(?!__){_NAME}(?:\.(?!_){_NAME}|\[(?:-?[0-9]++|\w++|{_QUOTED})\])*+"
+"""Nothing in it can be a call or a conversion, hold a brace, or reach what begins with an underscore."""
+
+_FORMAT = r"(?:![rsa])?:(?:[^\s{}]*+\{[^\s{}]*+\})++[^\s{}]*+"
+"""A format specification with fields of its own, as in `{price:>{width}}`."""
+
+_PLACEHOLDER = re.compile(
+    rf"\{{(?:\{{(?P<literal>{_EXPRESSION})\}}|(?P<expression>{_EXPRESSION})|{_EXPRESSION}{_FORMAT})\}}"
+)
+_ROOT = re.compile(_NAME)
+_STEP = re.compile(
+    r"\.(?P<attribute>\w+)|\[(?:(?P<index>-?[0-9]+)|'(?P<single>.*?)'|\"(?P<double>.*?)\"|(?P<word>\w+))\]"
+)
+
+
+class Placeholder(msgspec.Struct, frozen=True):
+    """Where an expression stands in braces, from `start` up to `end`; in two pairs of them it is meant literally."""
+
+    start: int
+    end: int
+    expression: str
+    is_literal: bool
+
+    @property
+    def root(self) -> str:
+        """The name that the expression begins with."""
+        return root_of(self.expression)
+
+
+def placeholders(prompt: str) -> Iterator[Placeholder]:
+    """All that has the form of a placeholder and stands in prose, in order."""
+    found = [_placeholder(match) for match in _PLACEHOLDER.finditer(prompt) if match.lastgroup]
+    spans = verbatim_spans(prompt) if found else []
+    passed = reach = 0
+    for place in found:
+        while passed < len(spans) and spans[passed][0] < place.end:
+            reach = max(reach, spans[passed][1])
+            passed += 1
+        if reach <= place.start:
+            yield place
+
+
+def root_of(expression: str) -> str:
+    """The name that an expression begins with."""
+    found = _ROOT.match(expression)
+    assert found is not None
+    return found[0]
+
+
+def look_up(expression: str, names: Mapping[str, Any]) -> Any:
+    """The value of an expression whose root is among the names. Raises whatever its attributes and items raise."""
+    root = root_of(expression)
+    value = names[root]
+    for step in _STEP.finditer(expression, len(root)):
+        if step["attribute"]:
+            value = getattr(value, step["attribute"])
+        elif step["index"]:
+            value = value[int(step["index"])]
+        else:
+            value = value[next(key for key in step.group("single", "double", "word") if key is not None)]
+    return value
+
+
+def _placeholder(match: re.Match[str]) -> Placeholder:
+    literal: str | None = match["literal"]
+    return Placeholder(match.start(), match.end(), literal or match["expression"], literal is not None)

@@ -1,0 +1,287 @@
+"""The commands of `%llm` about conversations: which there are, which one goes on, and what becomes of them."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from llm_jupyter.errors import InvalidInputError, SessionError
+from llm_jupyter.magics.args import COUNT, OLDER, YES, parse
+from llm_jupyter.magics.kernel import KernelServices
+from llm_jupyter.magics.text import duration, say, shortened, table
+from llm_jupyter.portable import as_json, as_markdown, conversation_of, from_json
+from llm_jupyter.sessions.manager import NAME
+from llm_jupyter.store import SessionRecord
+
+UNITS = {"h": 3600, "d": 86400, "w": 7 * 86400}
+USUALLY = 20
+"""Conversations that are listed, where nobody says how many."""
+
+EXPORTED = re.compile(rb'\A(?:# [^\n]*\n\n\*\d{4}-\d\d-\d\d \d\d:\d\d UTC\*|\{\s*"format": "llm_jupyter\.session")')
+"""The beginning of a file that an export may replace without asking: an earlier export."""
+
+STORED_ONLY = "nothing is stored now, and %llm session {} is about what is stored"
+NOTHING = "Nothing was deleted."
+
+
+# -- %llm session
+
+
+def session(kernel: KernelServices, line: str) -> None:
+    """`%llm session [VERB ...]`."""
+    verb, _, rest = line.strip().partition(" ")
+    kernel.session()
+    if not verb:
+        _show(kernel)
+    elif verb in VERBS:
+        action, is_of_the_stored = VERBS[verb]
+        if is_of_the_stored and kernel.factory.sessions.is_private:
+            raise SessionError(STORED_ONLY.format(verb), next_step="%llm private off goes back to it.")
+        action(kernel, rest.strip())
+    else:
+        raise InvalidInputError(
+            f"%llm session has no {verb[:40]!r}",
+            next_step=f"There are: {', '.join(VERBS)}. %llm session alone shows this one.",
+        )
+
+
+def _show(kernel: KernelServices) -> None:
+    current, sessions = kernel.session(), kernel.factory.sessions
+    record = current.store.session(current.id)
+    rows = [
+        ("conversation", current.name or current.id),
+        ("turns", str(record.turns if record is not None else 0)),
+        ("model", current.wanted_model or "whichever answers"),
+        ("system", shortened(current.system or "", 80)),
+        ("too long", "is refused" if current.policy == "strict" else "the oldest turns are left out"),
+        ("kept", "in memory only" if not current.is_kept else str(kernel.factory.store.path)),
+    ]
+    lines = [f"{name:<13} {value}" for name, value in rows if value]
+    if sessions.is_private:
+        lines.append("It is private; %llm private off goes back to the one that is stored.")
+    elif not current.is_kept:
+        lines.append("The store cannot be used; %llm doctor tells why.")
+    say(lines)
+
+
+def _new(kernel: KernelServices, line: str) -> None:
+    name = _unquoted(line)
+    if name and kernel.factory.sessions.is_private:
+        raise SessionError("nothing is stored now, not even a name", next_step="%llm session new takes none then.")
+    if name:
+        _check_free(kernel, name)
+    reset(kernel, "")
+    if name:
+        kernel.factory.sessions.rename(name)
+        say([f"It is called {name}."])
+
+
+def _list(kernel: KernelServices, line: str) -> None:
+    values, rest = parse(line, [COUNT], "%llm session list")
+    if rest:
+        raise InvalidInputError(
+            "%llm session list takes only -n N", next_step="%llm history --search TEXT finds words."
+        )
+    current, records = kernel.session(), kernel.factory.sessions.all()
+    if not records:
+        say(["No conversation is kept yet."])
+        return
+    shown = records[: values.get("count", USUALLY)]
+    rows = [_row(record, is_current=record.id == current.id) for record in shown]
+    lines = table(("", "id", "name", "turns", "used", "notebook"), rows, right="turns")
+    if len(shown) < len(records):
+        lines.append(f"The last {len(shown)} of {len(records)}; -n N shows more.")
+    say(lines)
+
+
+def _row(record: SessionRecord, *, is_current: bool) -> tuple[str, ...]:
+    seconds = max(0.0, time.time() - record.updated)
+    used = f"{duration(seconds)} ago" if seconds >= 60 else "just now"
+    notebook = Path(record.notebook).name if record.notebook else ""
+    return "→" if is_current else "", record.id, record.name or "", str(record.turns), used, notebook
+
+
+def _use(kernel: KernelServices, line: str) -> None:
+    used = kernel.factory.sessions.use(_one_name(line, "use"))
+    _say_notices(kernel, otherwise=f"This is {used.name or used.id}.")
+
+
+def _name(kernel: KernelServices, line: str) -> None:
+    if not (name := _unquoted(line)):
+        raise InvalidInputError("%llm session name needs a name", next_step="For example: %llm session name my talk")
+    kernel.factory.sessions.rename(name)
+    say([f"This conversation is called {name}."])
+
+
+def _fork(kernel: KernelServices, line: str) -> None:
+    old, name = kernel.session(), _unquoted(line)
+    if not old.is_stored:
+        raise SessionError("there is nothing to copy yet", next_step="Ask something first: %chat your question")
+    if name:
+        _check_free(kernel, name)
+    fork = kernel.factory.sessions.fork(name or None)
+    say([f"This is a copy, {fork.name or fork.id}; %llm session use {old.name or old.id} returns to the original."])
+
+
+def _delete(kernel: KernelServices, line: str) -> None:
+    values, name = parse(line, [YES], "%llm session delete")
+    record = kernel.factory.sessions.one(_one_name(name, "delete"))
+    is_current = record.id == kernel.session().id
+    what = f"{record.name or record.id} with its {_count(record.turns, 'turn')}"
+    if values.get("yes") or kernel.asks(f"Delete {what}? [y/N] "):
+        kernel.factory.sessions.delete(record.id)
+        say([f"Deleted {what}.{' A fresh conversation begins here.' if is_current else ''}"])
+    else:
+        say([NOTHING])
+
+
+def _export(kernel: KernelServices, line: str) -> None:
+    values, name = parse(line, [YES], "%llm session export")
+    current = kernel.session()
+    path = Path(_unquoted(name) or f"{current.name or 'conversation'}.md").expanduser()
+    if path.suffix not in (".md", ".json"):
+        raise InvalidInputError(f"{path.name} tells no format", next_step="Name a file that ends in .md or .json.")
+    turns = current.store.all_turns(current.id)
+    content = as_json(current.record, turns) if path.suffix == ".json" else as_markdown(current.record, turns).encode()
+    try:
+        is_other = path.exists() and not EXPORTED.match(path.read_bytes())
+        if is_other and not values.get("yes") and not kernel.asks(f"Replace {path}, which is no export? [y/N] "):
+            say(["Nothing was written."])
+            return
+        path.write_bytes(content)
+    except OSError as error:
+        raise SessionError(f"{path} cannot be written: {error.strerror}", next_step="Name another place.") from None
+    say([f"Written to {path.absolute()}."])
+
+
+def _import(kernel: KernelServices, line: str) -> None:
+    path = Path(_one_name(line, "import")).expanduser()
+    if path.suffix == ".ipynb":
+        raise InvalidInputError(f"{path.name} is a notebook", next_step=f"%llm session resume {path} goes on with it.")
+    try:
+        record, turns = from_json(path.read_bytes())
+    except OSError as error:
+        next_step = "%llm session export FILE.json writes such a file."
+        raise SessionError(f"{path} cannot be read: {error.strerror}", next_step=next_step) from None
+    sessions = kernel.factory.sessions
+    sessions.take_in(record, turns, f"from {path.name}")
+    if record.name is not None and sessions.current.name is None:
+        sessions.notices.append(f"Another one here is called {record.name}; %llm session name gives this one a name.")
+    _say_notices(kernel, otherwise=f"Taken from {path.name}; there are no turns in it.")
+
+
+def _resume(kernel: KernelServices, line: str) -> None:
+    """Take a conversation up from the notebook's file alone, or the kept one of that name."""
+    name = _unquoted(line)
+    if name and not name.endswith(".ipynb"):
+        _use(kernel, name)
+        return
+    path = Path(name).expanduser() if name else kernel.notebook()
+    if path is None:
+        raise SessionError("this kernel does not know its notebook", next_step="%llm session resume PATH.ipynb")
+    if not path.exists():
+        raise SessionError(f"there is no {path}", next_step="Save the notebook first, or give its path.")
+    kernel.factory.sessions.rebuild(conversation_of(path), path)
+    _say_notices(kernel)
+
+
+VERBS: dict[str, tuple[Callable[[KernelServices, str], None], bool]] = {
+    "new": (_new, False), "list": (_list, False), "use": (_use, True), "name": (_name, True), "fork": (_fork, True),
+    "delete": (_delete, True), "export": (_export, False), "import": (_import, True), "resume": (_resume, True),
+}  # fmt: skip
+"""What each verb does, and whether it is about conversations that are stored."""
+
+
+def _say_notices(kernel: KernelServices, otherwise: str = "") -> None:
+    notices = kernel.factory.sessions.notices
+    say(notices or [otherwise])
+    notices.clear()
+
+
+def _one_name(line: str, verb: str) -> str:
+    if not (name := _unquoted(line)):
+        what = "a file" if verb == "import" else "a name or an id"
+        raise InvalidInputError(f"%llm session {verb} needs {what}", next_step="%llm session list shows what there is.")
+    return name
+
+
+def _unquoted(line: str) -> str:
+    """A name as it stands, or in quotes, as options need it where it has blanks."""
+    return line[1:-1].strip() if len(line) > 1 and line[0] == line[-1] and line[0] in "'\"" else line
+
+
+def _check_free(kernel: KernelServices, name: str) -> None:
+    if not NAME.fullmatch(name):
+        raise SessionError(f"{name[:60]!r} cannot be a name", next_step="Take up to 80 characters, no slashes.")
+    if kernel.factory.store.named(name) is not None:
+        next_step = f"%llm session use {name} goes on with it; or take another name."
+        raise SessionError(f"there is a conversation {name!r} already", next_step=next_step)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+# -- %llm reset, private, purge
+
+
+def reset(kernel: KernelServices, line: str) -> None:
+    """`%llm reset`."""
+    if line:
+        raise InvalidInputError("%llm reset takes nothing", next_step="%llm session new NAME begins one with a name.")
+    old, sessions = kernel.session(), kernel.factory.sessions
+    sessions.reset()
+    kept = f"; %llm session use {old.name or old.id} returns to the old one" if old.is_stored and old.is_kept else ""
+    private = " Nothing of it is stored either." if sessions.is_private else ""
+    say([f"A fresh conversation. The model stays the same{kept}.{private}"])
+
+
+def private(kernel: KernelServices, line: str) -> None:
+    """`%llm private [on|off]`."""
+    if line not in ("on", "off", ""):
+        raise InvalidInputError(
+            f"%llm private is on or off, not {line[:40]!r}", next_step="%%chat --private asks one question privately."
+        )
+    kernel.session()
+    sessions = kernel.factory.sessions
+    was_private = sessions.is_private
+    if line:
+        sessions.private(line == "on")
+    if sessions.is_private:
+        say(["Nothing that is asked from here on is stored; %llm private off goes back to the conversation that is."])
+    elif was_private:
+        say(["Conversations are stored again. What was asked privately is gone."])
+        kernel.session()
+    else:
+        say(["Conversations are stored."])
+
+
+def purge(kernel: KernelServices, line: str) -> None:
+    """`%llm purge --older 30d [--yes]`."""
+    values, rest = parse(line, [OLDER, YES], "%llm purge")
+    if rest or "older" not in values:
+        raise InvalidInputError("%llm purge takes --older TIME", next_step="For example: %llm purge --older 30d")
+    seconds, factory = _seconds(values["older"]), kernel.factory
+    current = kernel.session()
+    if factory.sessions.is_private:
+        raise SessionError("the conversation that %llm private off goes back to would not be spared", next_step="%llm private off first.")  # fmt: skip
+    before = time.time() - seconds
+    in_use = {current.id, *factory.sessions.in_use_elsewhere()}
+    doomed = [record for record in factory.sessions.all() if record.updated < before and record.id not in in_use]
+    what = f"{_count(len(doomed), 'conversation')} not used for {values['older']}, and cached answers as old"
+    if not values.get("yes") and not kernel.asks(f"Delete for good: {what}? [y/N] "):
+        say([NOTHING])
+        return
+    purged = factory.store.purge(older=before, spare=in_use)
+    answers = factory.portal.run(factory.cache.clear(older=seconds))
+    gone = f"{_count(purged.sessions, 'conversation')} with {_count(purged.turns, 'turn')}"
+    say([f"Deleted {gone}, and {_count(answers, 'cached answer')}. Conversations in use stay, and so do recordings."])
+
+
+def _seconds(text: str) -> float:
+    found = re.fullmatch(r"(\d+)([hdw])", text)
+    if found is None:
+        raise InvalidInputError(f"--older cannot be {text[:20]!r}", next_step="Write 12h, 30d or 4w.")
+    return int(found[1]) * float(UNITS[found[2]])

@@ -1,0 +1,7 @@
+"""Conversations as files: out of a notebook, as Markdown for people, and as JSON with everything for another machine."""
+
+from llm_jupyter.portable.exported import as_json, from_json
+from llm_jupyter.portable.markdown import as_markdown
+from llm_jupyter.portable.notebook import Rebuilt, RebuiltTurn, conversation_of
+
+__all__ = ["Rebuilt", "RebuiltTurn", "as_json", "as_markdown", "conversation_of", "from_json"]

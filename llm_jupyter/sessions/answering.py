@@ -1,0 +1,193 @@
+"""An answer under way: asked, shown, and kept as it grows."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections import deque
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from llm_jupyter.choice import Choice
+from llm_jupyter.errors import AnswerInterrupted, LLMError
+from llm_jupyter.events import RequestFailed, RequestFinished, RequestFirstToken
+from llm_jupyter.providers.base import DEFAULT_OPTIONS, ResponseBuilder
+from llm_jupyter.sessions.cells import CellPlace
+from llm_jupyter.sessions.growth import Growth, to_its_end
+from llm_jupyter.sessions.states import SessionState
+from llm_jupyter.store import Filled, TurnRecord, TurnState
+from llm_jupyter.types import Chunk, FinishReason, GenerationOptions, LLMResponse, Message
+
+if TYPE_CHECKING:
+    from llm_jupyter.cache import Answerer, Asking
+    from llm_jupyter.sessions.session import LLMSession
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What is asked, and how it stands to the conversation.
+
+    `sees` says whether the question sees the conversation so far, `joins` whether it becomes a turn of it, `again` is the
+    turn that is asked once more. `choice` is the model that was named for this question alone, `wanted` the name that was
+    given. `template` is the prompt as it was typed, where values were `filled` in.
+    """
+
+    prompt: Message
+    options: GenerationOptions = DEFAULT_OPTIONS
+    system: str | None = None
+    choice: Choice | None = None
+    wanted: str | None = None
+    place: CellPlace = field(default_factory=CellPlace)
+    append: bool = False
+    sees: bool = True
+    joins: bool = True
+    again: TurnRecord | None = None
+    completion: bool = False
+    filled: tuple[Filled, ...] = ()
+    template: str | None = None
+    read_interval: float = 0.0
+
+
+class Answering:
+    """An async context manager that hands on chunks and records how the answer ended.
+
+    Leaving it early marks the turn as interrupted; `response` then holds what had arrived. `turn` is there once the question
+    is written down, which is before it leaves.
+    """
+
+    def __init__(self, session: LLMSession, asked: Asked) -> None:
+        self.session = session
+        self.asked = asked
+        self.request = uuid.uuid4().hex[:12]
+        self.choice = asked.choice
+        self.turn: TurnRecord | None = None
+        self.response: LLMResponse | None = None
+        self.notes: list[str] = []
+        self._route: Asking | None = None
+        self._ready: deque[Chunk] = deque()
+        self._builder: ResponseBuilder | None = None
+        self._growth: Growth | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if self._route is not None:
+                await self._route.aclose()
+        finally:
+            if self.response is None:
+                await to_its_end(self._end_early(error))
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Chunk:
+        while not self._ready:
+            batch = await self.read_batch()
+            if not batch:
+                raise StopAsyncIteration
+            self._ready.extend(batch)
+        return self._ready.popleft()
+
+    async def read_batch(self) -> list[Chunk]:
+        """All chunks that have arrived, at least one; an empty list once the answer is complete."""
+        if self._builder is None:
+            batch = await self._open()
+        else:
+            assert self._route is not None
+            batch = await self._route.read_batch()
+        if batch:
+            self._take(batch)
+        else:
+            await to_its_end(self._finish())
+        return batch
+
+    async def _open(self) -> list[Chunk]:
+        """Write the question down, make everything ready (choose, connect, fetch, start, load), send it, and wait for its
+        first token.
+        """
+        session, asked = self.session, self.asked
+        session.state = SessionState.WAITING
+        question = await to_its_end(session.question(self))
+        self._route = await session.route(question, asked)
+        try:
+            return await self._route.open(
+                self._choose, named=asked.choice is not None, wanted=asked.wanted or session.wanted_model
+            )
+        finally:
+            self.choice = self._route.choice or self.choice
+            self._builder = self._new_builder(self._route)
+            if self.turn is not None:
+                self._growth = Growth(session.store, self.turn, self._builder)
+
+    async def _choose(self) -> Choice:
+        if self.choice is None:
+            self.choice = await self.session.current_choice()
+        return self.choice
+
+    @property
+    def answered_by(self) -> Answerer | None:
+        """Who gives the answer, or gave it when it was kept; `None` before that is known."""
+        return self._route.answered_by if self._route is not None else None
+
+    def _new_builder(self, route: Asking) -> ResponseBuilder:
+        provider, model, is_local = route.answered_by or ("", "", True)
+        return ResponseBuilder(
+            provider=provider, model=model, is_local=is_local, tried=[str(one) for one in route.tried]
+        )
+
+    def _elapsed(self) -> float:
+        return time.monotonic() - self._route.started if self._route is not None else 0.0
+
+    def _take(self, batch: list[Chunk]) -> None:
+        assert self._builder is not None
+        if self._builder.is_empty:
+            self.session.state = SessionState.STREAMING
+            self.session.events.publish(RequestFirstToken(request=self.request, seconds=self._elapsed()))
+        for chunk in batch:
+            self._builder.add(chunk)
+        if self._growth is not None:
+            self._growth.has_grown()
+
+    async def _finish(self, reason: FinishReason | None = None) -> None:
+        if self.response is not None:
+            return
+        assert self._builder is not None
+        assert self._route is not None
+        response = self._builder.response(reason, from_cache=bool(self._route.source))
+        self.session.last = response
+        was_interrupted = reason is FinishReason.INTERRUPTED
+        self.session.state = SessionState.INTERRUPTED if was_interrupted else SessionState.IDLE
+        if self._growth is not None:
+            await self._growth.end(response, TurnState.INTERRUPTED if was_interrupted else TurnState.COMPLETE)
+        self.response = response
+        self.session.events.publish(
+            RequestFinished(
+                request=self.request, finish_reason=response.finish_reason, seconds=self._elapsed(),
+                completion_tokens=response.usage.completion_tokens,
+            )
+        )  # fmt: skip
+
+    async def _end_early(self, error: BaseException | None) -> None:
+        failed = isinstance(error, Exception) and not isinstance(error, asyncio.CancelledError)
+        if not failed and self._builder is not None and not self._builder.is_empty:
+            await self._finish(FinishReason.INTERRUPTED)
+            return
+        if isinstance(error, LLMError) and self._builder is not None:
+            error.partial_text = self._builder.text
+        self.session.state = SessionState.FAILED if failed else SessionState.INTERRUPTED
+        if self._growth is not None:
+            await self._growth.drop()
+        if self.turn is not None and not self.turn.answers:
+            state = TurnState.FAILED if failed else TurnState.INTERRUPTED
+            await asyncio.to_thread(self.session.store.ended, self.turn.session, self.turn.id, state)
+        name = type(error).__name__ if failed else AnswerInterrupted.__name__
+        message = (
+            error.what if isinstance(error, LLMError) else str(error) if failed else "stopped before the first token"
+        )
+        self.session.events.publish(RequestFailed(request=self.request, error=name, message=message))

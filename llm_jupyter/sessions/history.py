@@ -1,0 +1,44 @@
+"""What a person sees of a conversation: its turns, and what has become of them since."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from llm_jupyter.sessions.turns import digest_after
+from llm_jupyter.store import Place, Store, TurnRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """A turn as the history shows it: how many versions it has, and whether it was answered under an earlier version of
+    what stands before it.
+    """
+
+    turn: TurnRecord
+    versions: int
+    is_stale: bool
+
+
+def remembered(store: Store, session: str, count: int) -> list[Remembered]:
+    """The last `count` turns of a conversation, in order."""
+    places = store.places(session)
+    stale = stale_turns(places)
+    last = [store.turn(session, place.id) for place in places[-count:]]
+    return [
+        Remembered(turn, len(store.versions(session, turn.slot)), turn.id in stale)
+        for turn in last if turn is not None
+    ]  # fmt: skip
+
+
+def stale_turns(places: Sequence[Place]) -> set[str]:
+    """The turns, of a whole conversation, that were answered under another version of what stands before them."""
+    stale: set[str] = set()
+    before: Place | None = None
+    for place in places:
+        if place.left_out or not place.answers:
+            continue
+        if place.under != digest_after(before) or (before is not None and before.id in stale):
+            stale.add(place.id)
+        before = place
+    return stale

@@ -1,0 +1,326 @@
+"""The conversations of this kernel, and which of them the notebook goes on with."""
+
+from __future__ import annotations
+
+import re
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+
+from llm_jupyter.context import Policy
+from llm_jupyter.documents import NotebookFile, read_document
+from llm_jupyter.errors import SessionError
+from llm_jupyter.events import SessionDeleted, SessionForked, SessionRenamed, SessionResumed
+from llm_jupyter.portable import Rebuilt
+from llm_jupyter.providers.base import DEFAULT_OPTIONS
+from llm_jupyter.sessions.identity import HELD, Found, How, Whereabouts, belongs, find, is_held_by_another, own_holder
+from llm_jupyter.sessions.rebuilding import as_session
+from llm_jupyter.sessions.services import Services
+from llm_jupyter.sessions.session import LLMSession
+from llm_jupyter.store import SessionRecord, Store, TurnRecord
+from llm_jupyter.types import GenerationOptions
+
+ELSEWHERE = "This notebook shows a conversation that is not kept here; %llm session resume goes on with it."
+NAME = re.compile(r"[^\s/\\][^\n\r/\\]{0,79}")
+
+
+class LLMSessionManager:
+    """`current` is the conversation that the notebook speaks with; `arrive` says where this kernel is.
+
+    Conversations are kept in `store`, and while `is_private` holds in memory alone.
+    """
+
+    def __init__(
+        self, services: Services, store: Store, *, options: GenerationOptions = DEFAULT_OPTIONS,
+        system: str | None = None, policy: Policy = "window", private: bool = False,
+    ) -> None:  # fmt: skip
+        self.store = store
+        self.notices: list[str] = []
+        """What the person is to be told once, at the next answer."""
+        self._services = services
+        self._options = options
+        self._system = system
+        self._policy: Policy = policy
+        self._here: Whereabouts | None = None
+        self._file = NotebookFile()
+        self._is_settled = False
+        self._stored: LLMSession | None = None
+        self._beside: dict[str, LLMSession] = {}
+        self.current = self.new(private=private)
+
+    # -- the current conversation
+
+    @property
+    def is_private(self) -> bool:
+        """Whether nothing of the current conversation is stored."""
+        return self.current.store.path is None
+
+    def new(self, *, private: bool = False) -> LLMSession:
+        """A fresh conversation, not yet the current one."""
+        return self._session(None, Store(None) if private else self.store)
+
+    @property
+    def notebook(self) -> Path | None:
+        """The notebook's file, as far as this kernel was told; also under the name that it was given since."""
+        return self._here.notebook if self._here is not None else None
+
+    def arrive(self, here: Whereabouts) -> None:
+        """Say where this kernel is. The first time, the conversation that belongs here becomes the current one."""
+        here = replace(here, notebook=self._file.locate(here.notebook, self._is_ours))
+        before, self._here = self._here, here
+        if self.is_private:
+            return
+        if not self._is_settled:
+            self._settle_in(here)
+        elif here.notebook is not None and before != here:
+            self._bind(self.current)  # the notebook was renamed
+
+    def _settle_in(self, here: Whereabouts) -> None:
+        self._is_settled = True
+        document = read_document(here.notebook) if here.notebook is not None else None
+        found = find(self.store, here, document)
+        if found.record is None:
+            self._bind(self.current)
+            if document is not None and document.sessions and not self.store.sessions_of(ids=document.sessions):
+                self._say_elsewhere()
+        elif found.how is How.FORKED:
+            self._go_on_with_a_copy(found)
+        elif self._claim(found.record):
+            self._go_on_with(found.record, found.reason)
+        else:
+            self._go_on_with_a_copy(Found(How.FORKED, found.record, HELD))  # it came first, at the same moment
+
+    def _is_ours(self, path: Path) -> bool:
+        """Whether a notebook belongs to the current conversation, as far as it was saved."""
+        document = read_document(path)
+        return document is not None and belongs(self.current.store, self.current.record, document)
+
+    def reset(self) -> LLMSession:
+        """Begin a fresh current conversation; its model stays, and the old one is kept."""
+        old, fresh = self.current, self.new(private=self.is_private)
+        fresh.choice, fresh.model = old.choice, old.model
+        self._let_go(old)
+        self.current = self._bind(fresh)
+        return fresh
+
+    def use(self, name: str) -> LLMSession:
+        """Go on with another conversation, named by its name or id. Raises `SessionError`.
+
+        One that another kernel goes on with is continued as a copy.
+        """
+        record = self.one(name)
+        if record.id == self.current.id:
+            return self.current
+        self._let_go(self.current)
+        if is_held_by_another(record.holder) or not self._claim(record):
+            self._go_on_with_a_copy(Found(How.FORKED, record, HELD))
+        else:
+            self._go_on_with(record, "you asked for it")
+        return self.current
+
+    def fork(self, name: str | None = None) -> LLMSession:
+        """Go on with a copy of the current conversation; the original stays as it is. Raises `SessionError`."""
+        if self.is_private:
+            raise SessionError("a private conversation is not kept, so it has no copy", next_step="%llm private off")
+        if name is not None:
+            self._check_name(name)
+        original = self.current
+        if not original.is_stored:
+            original.save()
+        self._let_go(original)
+        self._copy(original.record, name, "you asked for it")
+        return self.current
+
+    def private(self, on: bool) -> LLMSession:
+        """Go on in memory alone, with what was said so far; or go back to the conversation that is kept.
+
+        What is said in between is then gone.
+        """
+        if on and not self.is_private:
+            self._stored = self.current
+            copy = self.new(private=True)
+            copy.adopt(self.current)
+            self.current = copy
+        elif not on and self.is_private:
+            self.current, self._stored = self._stored or self.new(), None
+            if self._here is not None:
+                self.arrive(self._here)
+        return self.current
+
+    def named(self, name: str) -> LLMSession:
+        """The conversation of that name, for a question that is not of the current one; a fresh one if there is none.
+
+        Raises `SessionError` while another kernel goes on with it.
+        """
+        if name in (self.current.name, self.current.id):
+            return self.current
+        if self.is_private:
+            raise SessionError("nothing is stored now, so no conversation has a name", next_step="%llm private off")
+        if (known := self._beside.get(name)) is None:
+            record = self.store.named(name) or self.store.session(name)
+            if record is not None and (is_held_by_another(record.holder) or not self._claim(record)):
+                raise SessionError(
+                    f"another kernel goes on with {name!r}",
+                    next_step=f"%llm session use {name} continues a copy of it.",
+                )
+            known = self._beside[name] = self._session(record, self.store)
+            if record is None:
+                self._check_name(name)
+                known.save(name=name)
+            else:
+                self.store.settle(record.id)
+        known.notebook = self._here.notebook if self._here is not None else None
+        return known
+
+    # -- all conversations
+
+    def all(self) -> list[SessionRecord]:
+        """Those that are kept, the latest first."""
+        return self.store.sessions()
+
+    def in_use_elsewhere(self) -> set[str]:
+        """The ids of those that other living kernels go on with."""
+        return {record.id for record in self.all() if is_held_by_another(record.holder)}
+
+    def one(self, name: str) -> SessionRecord:
+        """The conversation of that name, or whose id begins so. Raises `SessionError`."""
+        if (record := self.store.named(name) or self.store.session(name)) is not None:
+            return record
+        near = [record for record in self.all() if record.id.startswith(name)] if len(name) >= 4 else []
+        if len(near) == 1:
+            return near[0]
+        raise SessionError(f"there is no conversation {name[:60]!r}", next_step="%llm session list shows them.")
+
+    def rename(self, name: str) -> None:
+        """Give the current conversation a name. Raises `SessionError` for one that is taken, or is no name."""
+        if name != self.current.name:
+            self._check_name(name)
+        self.current.save(name=name)
+        self._services.events.publish(SessionRenamed(session=self.current.id, name=name))
+
+    def delete(self, name: str) -> SessionRecord:
+        """Delete a conversation with all its turns; deleting the current one begins a fresh one. Raises `SessionError`."""
+        record = self.one(name)
+        if is_held_by_another(record.holder):
+            raise SessionError("another kernel goes on with that conversation", next_step="Shut it down first.")
+        if record.id == self.current.id:
+            self.reset()
+        self.store.delete(record.id)
+        self._services.events.publish(SessionDeleted(session=record.id))
+        return record
+
+    def take_in(self, record: SessionRecord, turns: Sequence[TurnRecord], reason: str = "you asked for it") -> None:
+        """Store a conversation that came from elsewhere, and go on with it; under an id of its own where that is taken."""
+        if self.store.session(record.id) is not None:
+            record = msgspec.structs.replace(record, id=uuid.uuid4().hex[:12])
+        if record.name is not None and self.store.named(record.name) is not None:
+            record = msgspec.structs.replace(record, name=None)
+        record = msgspec.structs.replace(record, holder=own_holder(), kernel=None, notebook=None, updated=time.time())
+        self.store.take_in(record, [msgspec.structs.replace(turn, session=record.id) for turn in turns])
+        self._let_go(self.current)
+        kept = self.store.session(record.id)
+        self._go_on_with(kept or record, reason)
+
+    def rebuild(self, rebuilt: Rebuilt, path: Path) -> None:
+        """Go on with the conversation that a notebook's file shows. Raises `SessionError` where it shows none."""
+        if not rebuilt.turns:
+            raise SessionError(
+                f"{path.name} shows no conversation", next_step="Its %%chat cells have no saved answers."
+            )
+        record, turns = as_session(rebuilt, time.time())
+        self.take_in(record, turns, "from the file alone")
+        if lacking := rebuilt.incomplete:
+            names = sorted({name for turn in lacking for name in turn.lacks})
+            self.notices.append(
+                f"{len(lacking)} of its turns lack{'s' if len(lacking) == 1 else ''} the values that were filled in ({', '.join(names)}): the file has only "
+                "the names."
+            )
+
+    def close(self) -> None:
+        """Let other kernels go on with the current conversation."""
+        for session in (self._stored or self.current, *self._beside.values()):
+            if session.is_stored and session.store is self.store:
+                self.store.release(session.id, own_holder())
+        self.store.close()
+
+    # -- inside
+
+    def _say_elsewhere(self) -> None:
+        if self._services.cache.mode != "replay":  # which goes through the notebook anew
+            self.notices.append(ELSEWHERE)
+
+    def _check_name(self, name: str) -> None:
+        if not NAME.fullmatch(name):
+            raise SessionError(f"{name[:60]!r} cannot be a name", next_step="Take up to 80 characters, no slashes.")
+        if self.store.named(name) is not None:
+            raise SessionError(f"there is a conversation {name!r} already", next_step="Take another name.")
+
+    def _session(self, record: SessionRecord | None, store: Store) -> LLMSession:
+        return LLMSession(
+            self._services, store, record, options=self._options, system=self._system, policy=self._policy
+        )
+
+    def _bind(self, session: LLMSession) -> LLMSession:
+        """Let this kernel and its notebook find that conversation again."""
+        here = self._here or Whereabouts()
+        notebook = str(here.notebook) if here.notebook is not None else session.record.notebook
+        session.record = msgspec.structs.replace(session.record, kernel=here.kernel, notebook=notebook)
+        session.notebook = here.notebook
+        if session.is_stored:
+            session.save()
+        return session
+
+    def _let_go(self, session: LLMSession) -> None:
+        """A conversation that is no longer this kernel's: nothing finds it but its name, until it is used again."""
+        if session.is_stored:
+            session.save(kernel=None, notebook=None, holder=None)
+
+    def _claim(self, record: SessionRecord) -> bool:
+        """Whether this process got it, of all that may want it at this moment."""
+        return self.store.claim(record.id, own_holder(), expected=record.holder)
+
+    def _go_on_with(self, record: SessionRecord, reason: str) -> None:
+        if self.store.settle(record.id):
+            record = self.store.session(record.id) or record
+        session = self._session(record, self.store)
+        self.current = self._bind(session)
+        self._services.events.publish(SessionResumed(session=record.id, turns=record.turns, reason=reason))
+        if record.turns:
+            self.notices.append(
+                f"Resumed {_turns(record)} of {_called(self.current.record)} ({reason}); %llm reset starts over."
+            )
+
+    def _go_on_with_a_copy(self, found: Found) -> None:
+        assert found.record is not None
+        self._copy(found.record, None, found.reason)
+        self.notices.append(
+            f"This is a copy of {_called(found.record)} with its {_turns(found.record)}, for {found.reason}; "
+            "%llm reset starts over."
+        )
+
+    def _copy(self, record: SessionRecord, name: str | None, reason: str) -> None:
+        now = time.time()
+        copy = msgspec.structs.replace(
+            record, id=uuid.uuid4().hex[:12], name=name, parent=record.id, created=now, updated=now, kernel=None,
+            notebook=None, holder=own_holder(),
+        )  # fmt: skip
+        self.store.fork(record.id, copy)
+        if self.store.settle(copy.id):
+            copy = self.store.session(copy.id) or copy
+        self.current = self._bind(self._session(copy, self.store))
+        self._services.events.publish(
+            SessionForked(session=copy.id, parent=record.id, turns=record.turns, reason=reason)
+        )
+
+
+def _turns(record: SessionRecord) -> str:
+    return f"{record.turns} turn{'' if record.turns == 1 else 's'}"
+
+
+def _called(record: SessionRecord) -> str:
+    """What a conversation is called where people read of it."""
+    return record.name or (Path(record.notebook).name if record.notebook else record.id)

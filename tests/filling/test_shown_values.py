@@ -1,0 +1,210 @@
+"""What a value becomes in a prompt, with the real libraries."""
+
+from __future__ import annotations
+
+import array
+import collections
+import enum
+import fractions
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+
+from llm_jupyter.filling import FilledPrompt, FilledValue, fill
+from llm_jupyter.types import LLMResponse
+
+
+class Color(str, enum.Enum):  # noqa: UP042 as people write it
+    RED = "red"
+
+
+class Plain:
+    def __repr__(self) -> str:
+        return "Plain()"
+
+
+Point = collections.namedtuple("Point", "x y")
+
+
+def filled(value: Any) -> FilledPrompt:
+    return fill("{value}", {"value": value})
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ("as it is: {x}\n", "as it is: {x}\n"),
+        (Color.RED, "red"),
+        (3, "3"),
+        (2.5, "2.5"),
+        (fractions.Fraction(1, 3), "1/3"),
+        (True, "True"),
+        (None, "None"),
+        (np.float64(1.5), "1.5"),
+        ([1, "é", None], '[1, "é", null]'),
+        ({"a": {"b": [True]}}, '{"a": {"b": [true]}}'),
+        ((1, 2), "[1, 2]"),
+        ({(1, 2): 3}, "{(1, 2): 3}"),
+        ({"only"}, "{'only'}"),
+        ([{"only"}], "[{'only'}]"),
+        (Point(1, 2), "Point(x=1, y=2)"),
+        (collections.OrderedDict(a=1), '{"a": 1}'),
+        (b"12345", "[5 bytes]"),
+        (bytearray(1), "[1 byte]"),
+        (memoryview(array.array("i", [1, 2])), "[8 bytes]"),
+        (LLMResponse(text="An answer."), "An answer."),
+        (Plain(), "Plain()"),
+        (Path("data") / "a.csv", str(Path("data") / "a.csv")),
+        ("half \udce9 a character", "half ? a character"),
+        (np.arange(4).reshape(2, 2), "array 2 x 2 of int64:\narray([[0, 1],\n       [2, 3]])"),
+        (np.array(1.5), "array scalar of float64:\narray(1.5)"),
+    ],
+)
+def test_plain_values(value: Any, text: str) -> None:
+    assert filled(value).text == text
+    assert filled(value).hints == ()
+
+
+def test_a_list_that_is_too_long_for_one_line_is_indented_json() -> None:
+    value = [{"name": f"person {number}"} for number in range(20)]
+    text = filled(value).text
+    assert json.loads(text) == value
+    assert text.startswith('[\n {\n  "name": "person 0"\n },\n')
+
+
+@pytest.mark.parametrize("value", [list(range(1_000_000)), dict.fromkeys(range(1_000_000))])
+def test_of_a_million_items_only_the_first_are_written(value: Any) -> None:
+    text = fill("{value}", {"value": value}, budget=1_000_000).text
+    assert text.endswith("\n[… 990,000 of 1,000,000 items left out …]")
+    assert filled(value).filled[0].was_cut
+
+
+def test_a_list_in_itself_is_shown_as_python_shows_it() -> None:
+    value: list[Any] = [1]
+    value.append(value)
+    assert filled(value).text == "[1, [...]]"
+
+
+def test_a_large_array_is_shortened() -> None:
+    shown = filled(np.zeros((1000, 1000)))
+    assert shown.text.startswith("array 1,000 x 1,000 of float64:\narray([[0., 0., 0., ..., 0., 0., 0.],")
+    assert shown.filled == (FilledValue("value", "array 1,000 x 1,000"),)
+
+
+def test_a_small_table_is_whole_and_has_its_own_lines() -> None:
+    frame = pd.DataFrame({"city": ["Paris", "Rome"], "height": [0.1 + 0.2, 1234567.89], "seen": [True, None]})
+    assert fill("Read {frame} well", {"frame": frame}).text == (
+        "Read \n"
+        "2 rows x 3 columns:\n"
+        "| city | height | seen |\n"
+        "|---|---|---|\n"
+        "| Paris | 0.3 | True |\n"
+        "| Rome | 1234567.89 | None |\n"
+        " well"
+    )
+
+
+def test_a_table_beside_line_breaks_gets_no_empty_lines() -> None:
+    text = fill("Read\n{frame}\nwell", {"frame": pd.DataFrame({"a": [1]})}).text
+    assert text == "Read\n1 row x 1 column:\n| a |\n|---|\n| 1 |\nwell"
+
+
+def test_of_a_long_and_wide_table_the_beginning_is_shown() -> None:
+    tall = filled(pd.DataFrame(np.zeros((1000, 12))))
+    assert tall.text.startswith("1,000 rows x 12 columns; the first 10 rows:\n| 0 | 1 |")
+    assert len(tall.text.splitlines()) == 13
+    assert tall.filled == (FilledValue("value", "table 1,000 x 12, first 10 rows", True),)
+    wide = filled(pd.DataFrame(np.zeros((2, 500))))
+    assert wide.text.startswith("2 rows x 500 columns; the first 20 columns:\n")
+    assert wide.text.splitlines()[1].endswith("| 19 |")
+    both = filled(pl.DataFrame(np.zeros((21, 21))))
+    assert both.text.startswith("21 rows x 21 columns; the first 10 rows and 20 columns:\n")
+    assert both.filled == (FilledValue("value", "table 21 x 21, first 10 rows and 20 columns", True),)
+
+
+def test_an_index_that_means_something_is_a_column() -> None:
+    frame = pd.DataFrame({"n": [1, 2]}, index=pd.Index(["a", "b"], name="key"))
+    assert filled(frame).text.splitlines()[1:] == ["| key | n |", "|---|---|", "| a | 1 |", "| b | 2 |"]
+    grouped = frame.assign(year=2024).set_index("year", append=True)
+    assert filled(grouped).text.splitlines()[1:] == ["| key / year | n |", "|---|---|", "| ('a', 2024) | 1 |", "| ('b', 2024) | 2 |"]  # fmt: skip
+
+
+def test_columns_of_the_same_name_keep_their_values() -> None:
+    frame = pd.DataFrame([[1, 2]], columns=["a", "a"])
+    assert filled(frame).text.splitlines()[1:] == ["| a | a |", "|---|---|", "| 1 | 2 |"]
+
+
+@pytest.mark.parametrize("library", [pd, pl])
+def test_a_cell_breaks_no_table(library: Any) -> None:
+    frame = library.DataFrame({"a|b": ["x|y\nz\r", "long " * 100]})
+    lines = filled(frame).text.splitlines()
+    assert lines[:3] == ["2 rows x 1 column:", "| a\\|b |", "|---|"]
+    assert lines[3] == "| x\\|y\\nz\\r |"
+    assert lines[4] == f"| {('long ' * 100)[:59]}… |"
+    assert len(lines) == 5
+
+
+def test_series_are_tables_of_one_column() -> None:
+    assert filled(pd.Series([1, 2], name="n")).text == "2 rows x 1 column:\n| n |\n|---|\n| 1 |\n| 2 |"
+    assert filled(pl.Series("n", [1, None])).text == "2 rows x 1 column:\n| n |\n|---|\n| 1 |\n| None |"
+
+
+def test_an_empty_table_says_so() -> None:
+    assert filled(pd.DataFrame()).text == "0 rows x 0 columns:"
+    assert filled(pd.DataFrame({"a": []})).text == "0 rows x 1 column:\n| a |\n|---|"
+    assert filled(pl.DataFrame({"a": []})).text == "0 rows x 1 column:\n| a |\n|---|"
+
+
+def raised(code: str, filename: str = "/home/someone/work/analysis.py") -> BaseException:
+    try:
+        exec(compile(code, filename, "exec"), {"json": json})
+    except BaseException as error:
+        return error
+    raise AssertionError
+
+
+def test_an_exception_is_a_short_traceback_of_the_persons_own_code() -> None:
+    error = raised("def load(text):\n    return json.loads(text)\n\nload('{')")
+    lines = fill("Why {error}?", {"error": error}).text.splitlines()
+    assert lines[0] == "Why "
+    assert lines[1].startswith("test_shown_values.py:")
+    assert lines[1].endswith(", in raised")
+    assert lines[2].startswith("    exec(compile(")
+    assert lines[3] == "analysis.py:4"
+    assert lines[4] == "analysis.py:2, in load"
+    assert lines[5].startswith("json.decoder.JSONDecodeError: Expecting property name")
+    assert lines[6:] == ["?"]
+
+
+def test_only_the_last_calls_are_told() -> None:
+    error = raised("def f(n):\n    return f(n - 1) if n else 1 / n\nf(10)")
+    assert filled(error).text == "\n".join(["analysis.py:2, in f"] * 3 + ["ZeroDivisionError: division by zero"])
+
+
+def test_the_name_that_a_kernel_gave_to_a_cell_is_not_told() -> None:
+    one, other = (raised("1 / 0", f"/tmp/ipykernel_{pid}/12345.py") for pid in (17, 18))
+    assert filled(one).text == filled(other).text
+    assert "\na cell:1\n" in filled(one).text
+
+
+def test_a_syntax_error_shows_its_line() -> None:
+    text = filled(raised("x = = 1")).text
+    assert text.endswith("analysis.py:1\n    x = = 1\nSyntaxError: invalid syntax")
+
+
+def test_an_exception_that_was_never_raised_is_its_name_and_message() -> None:
+    assert filled(KeyError("k")).text == "KeyError: 'k'"
+    assert filled(KeyboardInterrupt()).text == "KeyboardInterrupt"
+
+
+def test_filling_imports_none_of_the_libraries() -> None:
+    code = "import sys; from llm_jupyter.filling import fill; fill('{x} {y}', {'x': 1, 'y': [2]}); print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert {"pandas", "polars", "numpy", "matplotlib", "PIL", "IPython"}.isdisjoint(loaded)

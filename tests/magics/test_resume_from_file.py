@@ -1,0 +1,81 @@
+"""A notebook carries its conversation: on a machine that never saw it, its file alone is enough to go on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from kernels import Kernel
+from servers.paced import ModelServer
+
+from notebooks import Notebook
+
+LOAD = "%load_ext llm_jupyter"
+
+
+@pytest.fixture
+def server() -> Iterator[ModelServer]:
+    with ModelServer() as server:
+        yield server
+
+
+def kernel_of(home: Path, server: ModelServer, notebook: Notebook) -> Kernel:
+    variables = {
+        "LLM_JUPYTER_PROVIDERS__LOCAL__KIND": "openai-compatible",
+        "LLM_JUPYTER_PROVIDERS__LOCAL__BASE_URL": server.base_url,
+        "LLM_JUPYTER_DEFAULT_MODEL": "local/m",
+    }
+    return Kernel(home, variables, notebook=notebook.path)
+
+
+def test_the_file_alone_continues_the_conversation_and_says_what_it_lacks(tmp_path: Path, server: ModelServer) -> None:
+    talk = Notebook(tmp_path / "talk.ipynb")
+    for source in (
+        LOAD,
+        "word = 'apple'",
+        "%%chat --system 'Be brief.'\none",
+        "%%chat\nA {word}, please",
+        "%chat three",
+    ):
+        talk.add(source)
+    with kernel_of(tmp_path / "here", server, talk) as kernel:
+        talk.run_all(kernel)
+        talk.save()
+        sent = server.contents()
+    assert sent[3:5] == ["A apple, please", "Heard: A apple, please"]
+    server.forget()
+
+    with kernel_of(tmp_path / "elsewhere", server, talk) as kernel:
+        kernel.run(LOAD)
+        first = kernel.run("%%llm\nan aside")
+        assert "%llm session resume goes on with it" in " ".join(first.footers)
+        said = kernel.run("%llm session resume").printed
+        assert "Resumed 3 turns" in said
+        assert "1 of its turns lacks" in said
+        assert "word" in said
+        server.forget()
+        next_one = talk.add("%%chat\nfour")
+        assert talk.run(kernel, next_one).status == "ok"
+        assert server.contents() == [
+            "Be brief.", "one", "Heard: one", "A {word}, please", "Heard: A apple, please", "three", "Heard: three", "four"
+        ]  # fmt: skip
+        talk.save()
+        server.forget()
+        for ran in talk.run_all(kernel):
+            assert ran.status == "ok", ran.error
+        assert server.contents() == [*sent, "Heard: three", "four"]
+
+
+def test_a_saved_prompt_comes_back_whole(tmp_path: Path, server: ModelServer) -> None:
+    talk = Notebook(tmp_path / "talk.ipynb")
+    for source in (LOAD, "word = 'apple'", "%%chat --save-prompt\nA {word}, please"):
+        talk.add(source)
+    with kernel_of(tmp_path / "here", server, talk) as kernel:
+        talk.run_all(kernel)
+        talk.save()
+    with kernel_of(tmp_path / "elsewhere", server, talk) as kernel:
+        kernel.run(LOAD)
+        assert "lack" not in kernel.run("%llm session resume").printed
+        talk.run(kernel, talk.add("%%chat\nmore"))
+        assert server.contents() == ["A apple, please", "Heard: A apple, please", "more"]
