@@ -71,6 +71,9 @@ class Handler(BaseHTTPRequestHandler):
     sent: ClassVar[dict[str, float]] = {}
 
     def do_GET(self) -> None:
+        if self.path != "/sent" and self.path not in REPLIES:
+            self.send_error(404)  # what other servers tell of themselves
+            return
         self._reply(self.sent if self.path == "/sent" else REPLIES[self.path])
 
     def do_POST(self) -> None:
