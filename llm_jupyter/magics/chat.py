@@ -162,6 +162,7 @@ def _finish(
     notes = _notes(kernel, response, answering, progress)
     if late := values.get("late"):
         notes.append(f"{late} came after the prompt's first word and was sent as part of it; options go first.")
+    kernel.last = response
     view.finish(response, _marks(kernel, answering, values), notes)
     if name := values.get("output"):
         kernel.shell.user_ns[name] = response
@@ -170,6 +171,8 @@ def _finish(
 def _marks(kernel: KernelServices, answering: Answering, values: Mapping[str, Any]) -> dict[str, Any]:
     """What the notebook's file is to say of a turn beside its answer: enough to rebuild the conversation from it."""
     turn = answering.turn
+    if values.get("private") or answering.session.is_private:
+        return {"private": True}  # so that nobody takes it up from the file either
     if turn is None or not answering.session.is_kept:
         return {}
     marks: dict[str, Any] = {"session": turn.session, "turn": turn.id}

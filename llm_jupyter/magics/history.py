@@ -16,7 +16,7 @@ from llm_jupyter.types import FinishReason
 USUALLY = 20
 """Turns that are shown, where nobody says how many."""
 
-HINT = "%llm history TURN shows one whole with its versions; %llm history TURN restore brings a version back."
+HINT = "%llm history TURN shows one whole, with its versions and their ids; %llm history ID restore brings one back."
 
 
 def history(kernel: KernelServices, line: str) -> None:
@@ -39,8 +39,8 @@ def _say_turns(current: LLMSession, count: int) -> None:
         say(["Nothing was asked yet."])
         return
     rows = [
-        (one.turn.id, shortened(_in_line(one.turn.template or one.turn.prompt.content), 36),
-         shortened(_in_line(_answer(one.turn)), 40), str(one.versions) if one.versions > 1 else "",
+        (one.turn.id, shortened(_in_line(one.turn.template or one.turn.prompt.content), 28),
+         shortened(_in_line(_answer(one.turn)), 30), str(one.versions) if one.versions > 1 else "",
          _remarks(one.turn, one.is_stale))
         for one in shown
     ]  # fmt: skip
@@ -60,9 +60,9 @@ def _remarks(turn: TurnRecord, is_stale: bool) -> str:
     if turn.state is not TurnState.COMPLETE:
         remarks.append(str(turn.state))
     elif turn.answers and turn.answers[-1].response.finish_reason is FinishReason.LENGTH:
-        remarks.append("cut at its limit")
+        remarks.append("cut")
     if is_stale:
-        remarks.append("answered under an earlier version")
+        remarks.append("under an earlier version")
     return ", ".join(remarks)
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from llm_jupyter.factory import LLMFactory
     from llm_jupyter.magics.render import AnswerView
     from llm_jupyter.sessions import CellPlace, LLMSession, Whereabouts
+    from llm_jupyter.types import LLMResponse
 
 KERNEL_FILE = re.compile(r"kernel-([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\.json")
 """The connection file of a kernel that a server started: it carries the kernel's id, which survives a restart."""
@@ -37,6 +38,8 @@ class KernelServices:
         self._factory: LLMFactory | None = None
         self.said: set[str] = set()
         """Lines that are to be said once in a session, and were."""
+        self.last: LLMResponse | None = None
+        """The answer that came last, in whatever conversation."""
         self.runs = RunLog()
 
     @property

@@ -125,7 +125,7 @@ def _last(kernel: KernelServices, line: str) -> None:
     values, rest = parse(line, [option for option in OPTIONS if option.name == "output"], "%llm last")
     if rest:
         raise InvalidInputError(f"%llm last takes only -o NAME, not {rest[:40]!r}")
-    response = kernel.factory.sessions.current.last
+    response = kernel.last
     if response is None:
         raise SessionError("there is no answer yet", next_step="Ask something first: %chat your question")
     if name := values.get("output"):

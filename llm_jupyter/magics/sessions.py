@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from llm_jupyter.errors import InvalidInputError, SessionError
 from llm_jupyter.magics.args import COUNT, OLDER, YES, parse
@@ -125,8 +126,15 @@ def _fork(kernel: KernelServices, line: str) -> None:
     say([f"This is a copy, {fork.name or fork.id}; %llm session use {old.name or old.id} returns to the original."])
 
 
+def _with_yes(line: str, command: str) -> tuple[dict[str, Any], str]:
+    """Options and the name; people also say at the end that they mean it."""
+    values, name = parse(line, [YES], command)
+    first, _, last = name.rpartition(" ")
+    return ({**values, "yes": True}, first.rstrip()) if first and last in YES.flags else (values, name)
+
+
 def _delete(kernel: KernelServices, line: str) -> None:
-    values, name = parse(line, [YES], "%llm session delete")
+    values, name = _with_yes(line, "%llm session delete")
     record = kernel.factory.sessions.one(_one_name(name, "delete"))
     is_current = record.id == kernel.session().id
     what = f"{record.name or record.id} with its {_count(record.turns, 'turn')}"
@@ -138,7 +146,7 @@ def _delete(kernel: KernelServices, line: str) -> None:
 
 
 def _export(kernel: KernelServices, line: str) -> None:
-    values, name = parse(line, [YES], "%llm session export")
+    values, name = _with_yes(line, "%llm session export")
     current = kernel.session()
     path = Path(_unquoted(name) or f"{current.name or 'conversation'}.md").expanduser()
     if path.suffix not in (".md", ".json"):
@@ -233,6 +241,7 @@ def reset(kernel: KernelServices, line: str) -> None:
         raise InvalidInputError("%llm reset takes nothing", next_step="%llm session new NAME begins one with a name.")
     old, sessions = kernel.session(), kernel.factory.sessions
     sessions.reset()
+    kernel.last = None
     kept = f"; %llm session use {old.name or old.id} returns to the old one" if old.is_stored and old.is_kept else ""
     private = " Nothing of it is stored either." if sessions.is_private else ""
     say([f"A fresh conversation. The model stays the same{kept}.{private}"])

@@ -100,6 +100,7 @@ class _Saved(msgspec.Struct, frozen=True):
     turn_id: str | None = None
     filled: tuple[str, ...] = ()
     prompt: str | None = None
+    private: bool = False
     tried: tuple[str, ...] = ()
     usage: Usage = Usage()
     timing: Timing = Timing()
@@ -154,6 +155,8 @@ class _Rebuilding:
             self._not_answered(asking, name)
 
     def _answered(self, asking: _Asking, cell: str | None, saved: _Saved, text: str) -> None:
+        if saved.private:
+            return
         turn_id = saved.turn or saved.turn_id
         position = self._positions.get(turn_id or "")
         if asking.kind == "again" and turn_id is None and self.turns:

@@ -57,7 +57,7 @@ class LLMSessionManager:
     @property
     def is_private(self) -> bool:
         """Whether nothing of the current conversation is stored."""
-        return self.current.store.path is None
+        return self.current.is_private
 
     def new(self, *, private: bool = False) -> LLMSession:
         """A fresh conversation, not yet the current one."""
@@ -226,11 +226,19 @@ class LLMSessionManager:
         self._go_on_with(kept or record, reason)
 
     def rebuild(self, rebuilt: Rebuilt, path: Path) -> None:
-        """Go on with the conversation that a notebook's file shows. Raises `SessionError` where it shows none."""
+        """Go on with the conversation that a notebook's file shows, unless it is the current one or what that is a copy of.
+
+        Raises `SessionError` where it shows none.
+        """
         if not rebuilt.turns:
             raise SessionError(
                 f"{path.name} shows no conversation", next_step="Its %%chat cells have no saved answers."
             )
+        own = self.current.record
+        if self.current.is_stored and {own.id, own.parent} & {turn.session for turn in rebuilt.turns if turn.session}:
+            kept = self.store.session(own.id) or own
+            self.notices.append(f"This conversation is kept here with its {_turns(kept)}, and goes on.")
+            return
         record, turns = as_session(rebuilt, time.time())
         self.take_in(record, turns, "from the file alone")
         if lacking := rebuilt.incomplete:

@@ -32,6 +32,9 @@ from llm_jupyter.sessions.turns import EarlierTurns, digest_after, messages_of, 
 from llm_jupyter.store import Filled, SessionConfig, SessionRecord, Store, TurnRecord
 from llm_jupyter.types import GenerationOptions, Image, LLMResponse, Message
 
+SHORT_ID = 4
+"""Signs of a turn's id that are enough, where they are enough to tell it from others."""
+
 ALL = 2**31
 """More turns than there are."""
 
@@ -89,6 +92,11 @@ class LLMSession:
     def is_kept(self) -> bool:
         """Whether it is on disk, or would be once something is asked."""
         return self.store.is_kept
+
+    @property
+    def is_private(self) -> bool:
+        """Whether it is to stay in memory."""
+        return self.store.path is None
 
     @property
     def is_stored(self) -> bool:
@@ -234,7 +242,7 @@ class LLMSession:
             )
 
         asker = Asker(asked.place.cell_id, asked.place.execution)
-        is_private = self.store.path is None or (asked.sees and not asked.joins)
+        is_private = self.is_private or (asked.sees and not asked.joins)
         return await services.cache.route(question, live, asker, is_private=is_private)
 
     async def preview(self, asked: Asked) -> tuple[Choice | None, Fitted]:
@@ -332,8 +340,11 @@ class LLMSession:
         return remembered(self.store, self.id, count)
 
     def find_turn(self, name: str) -> TurnRecord:
-        """The turn of that id. Raises `SessionError`."""
+        """The turn of that id, or the only one whose id begins so. Raises `SessionError`."""
         turn = self.store.turn(self.id, name)
+        if turn is None and len(name) >= SHORT_ID:
+            near = [place.id for place in self.store.places(self.id) if place.id.startswith(name)]
+            turn = self.store.turn(self.id, near[0]) if len(near) == 1 else None
         if turn is None:
             raise SessionError(
                 f"there is no turn {name[:40]!r} in this conversation", next_step="%llm history lists them."

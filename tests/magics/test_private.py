@@ -63,7 +63,7 @@ def test_what_is_asked_while_private_stands_in_no_file_and_the_order_is_as_befor
     kernel.run("%chat and what was it?")
     assert asked(server)[0][-2:] == ["Heard: two", "and what was it?"]
     (answer,) = said.answers
-    assert set(answer["metadata"]["llm_jupyter"]) == {"model", "provider", "finish_reason"}
+    assert set(answer["metadata"]["llm_jupyter"]) == {"model", "provider", "finish_reason", "private"}
     assert "It is private" in kernel.run("%llm session").printed
     assert kept(home, "zyzzyva") == set()
     assert kernel.run("%llm private off").printed.startswith("Conversations are stored again.")
@@ -108,7 +108,12 @@ def test_one_private_question_sees_what_stands_above_it_and_leaves_nothing(
         for ran in talk.run_all(kernel):
             assert ran.status == "ok", ran.error
         assert asked(server) == [WHOLE[0], ["one", "Heard: one", "a quokkalike aside"], WHOLE[1]]
-    assert set(talk.run(kernel, cell).answers[0]["metadata"]["llm_jupyter"]) == {"model", "provider", "finish_reason"}
+    assert set(talk.run(kernel, cell).answers[0]["metadata"]["llm_jupyter"]) == {
+        "model",
+        "provider",
+        "finish_reason",
+        "private",
+    }
     assert kept(home, "quokkalike") == set()
     talk.cells.remove(cell)
     talk.save()

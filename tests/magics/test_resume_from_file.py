@@ -79,3 +79,35 @@ def test_a_saved_prompt_comes_back_whole(tmp_path: Path, server: ModelServer) ->
         assert "lack" not in kernel.run("%llm session resume").printed
         talk.run(kernel, talk.add("%%chat\nmore"))
         assert server.contents() == ["A apple, please", "Heard: A apple, please", "more"]
+
+
+def test_a_conversation_that_is_kept_is_not_taken_up_twice(tmp_path: Path, server: ModelServer) -> None:
+    talk = Notebook(tmp_path / "talk.ipynb")
+    for source in (LOAD, "%%chat\none"):
+        talk.add(source)
+    with kernel_of(tmp_path / "here", server, talk) as kernel:
+        talk.run_all(kernel)
+        talk.save()
+        assert (
+            kernel.run("%llm session resume").printed
+            == "This conversation is kept here with its 1 turn, and goes on.\n"
+        )
+        assert kernel.run("%llm session list").printed.count("talk.ipynb") == 1
+
+
+def test_what_was_asked_privately_is_not_taken_up_from_the_file(tmp_path: Path, server: ModelServer) -> None:
+    talk = Notebook(tmp_path / "talk.ipynb")
+    for source in (
+        LOAD, "%%chat\none", "%llm private on", "%%chat\nthe password is hunter2", "%llm private off",
+        "%%chat --private\nhunter3", "%%chat\ntwo",
+    ):  # fmt: skip
+        talk.add(source)
+    with kernel_of(tmp_path / "here", server, talk) as kernel:
+        talk.run_all(kernel)
+        talk.save()
+    with kernel_of(tmp_path / "elsewhere", server, talk) as kernel:
+        kernel.run(LOAD)
+        assert "Resumed 2 turns" in kernel.run("%llm session resume").printed
+        talk.run(kernel, talk.add("%%chat\nthree"))
+        assert server.contents() == ["one", "Heard: one", "two", "Heard: two", "three"]
+    assert not [file for file in tmp_path.glob("*/sessions.db*") if b"hunter" in file.read_bytes()]

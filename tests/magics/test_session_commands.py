@@ -159,7 +159,7 @@ def test_history_counts_versions_and_marks_what_was_answered_under_an_earlier_on
         notebook.run(f"%chat {text}", cell)
     assert list(turns(said(notebook, "%llm history")).values()) == [
         "uno Heard: uno 2",
-        "two Heard: two answered under an earlier version",
+        "two Heard: two under an earlier version",
     ]
     notebook.run("%chat two", "b")
     assert list(turns(said(notebook, "%llm history")).values()) == ["uno Heard: uno 2", "two Heard: two 2"]
@@ -170,6 +170,7 @@ def test_an_older_version_is_looked_at_and_brought_back(notebook: Kernel, server
     notebook.run("%chat uno", "a")
     (turn,) = turns(said(notebook, "%llm history"))
     shown = said(notebook, f"%llm history {turn}")
+    assert said(notebook, f"%llm history {turn[:6]}") == shown
     assert re.findall(r"^(?:Heard: )?(?:one|uno)$", shown, re.MULTILINE) == ["one", "Heard: one", "uno", "Heard: uno"]
     older = re.search(r"── (\w+), [-\d: ]+, earlier version", shown)
     assert older is not None
@@ -183,7 +184,7 @@ def test_a_long_history_is_short_to_look_at(notebook: Kernel) -> None:
     notebook.run("%%chat\n" + "a very long question\n" * 500, "a")
     notebook.run("%chat brief", "b")
     printed = said(notebook, "%llm history")
-    assert "a very long question a very long qu…" in printed
+    assert "a very long question a very…" in printed
     assert max(map(len, printed.splitlines())) <= 120
     last = said(notebook, "%llm history -n 1")
     assert next(iter(turns(last).values())) == "brief Heard: brief"
@@ -213,3 +214,9 @@ def test_a_search_finds_the_words_of_older_versions_in_all_conversations(noteboo
 )  # fmt: skip
 def test_verbs_options_and_values_are_completed(notebook: Kernel, typed: str, offered: list[str]) -> None:
     assert matches(notebook, typed) == sorted(offered)
+
+
+def test_a_conversation_is_deleted_by_who_says_yes_at_the_end(notebook: Kernel) -> None:
+    notebook.run("%chat -s other one", "a")
+    assert said(notebook, "%llm last").startswith("model")
+    assert said(notebook, "%llm session delete other --yes").startswith("Deleted other with its 1 turn.")

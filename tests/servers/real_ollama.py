@@ -26,6 +26,7 @@ from pathlib import Path
 
 import aiohttp
 import psutil
+from filelock import FileLock
 
 CACHE = Path(__file__).parents[2] / ".cache" / "ollama"
 PACKAGES = (
@@ -60,8 +61,10 @@ def program() -> tuple[Path, dict[str, str]]:
         return Path(installed), {}
     if sys.platform != "linux" or platform.machine() != "x86_64":
         raise RuntimeError("these tests need Ollama: install it, so that `ollama` is on the path")
-    if not (CACHE / "bin" / "libggml-sycl.so").exists():
-        _build()
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with FileLock(CACHE / "lock"):  # several processes of one run may need it first
+        if not (CACHE / "bin" / "libggml-sycl.so").exists():
+            _build()
     environment = {
         "LD_LIBRARY_PATH": str(CACHE / "bin"), "OLLAMA_NUM_GPU": "0", "OLLAMA_NUM_PARALLEL": "1", "KMP_BLOCKTIME": "0"
     }  # fmt: skip
