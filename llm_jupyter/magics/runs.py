@@ -31,6 +31,7 @@ class RunLog:
     _silent: dict[str, int] = field(default_factory=dict)
     _deleted: dict[str, int] = field(default_factory=dict)
     _told: dict[str, int] = field(default_factory=dict)
+    _told_deleted: dict[str, int] = field(default_factory=dict)
     _offset: float = 0.0
     _ended: float | None = None
     _client: str | None = None
@@ -72,7 +73,8 @@ class RunLog:
         self._asked = True
 
     def place(self, cell: str | None, execution: str | None, session: str, *, asks: bool) -> CellPlace:
-        """The place of the cell that runs now. What ran silently before is told once to each session, when one asks in it.
+        """The place of the cell that runs now. What ran silently before is told once to each session, when one asks in it;
+        what was deleted at once, as it may come back.
 
         Only what a notebook file may hold is taken for a cell's id; VS Code makes up addresses where a file has none.
         """
@@ -82,15 +84,16 @@ class RunLog:
         if asks:
             self._asked = True
             self._silent.pop(cell or "", None)
-        told = self._told.get(session, 0)
+        told, told_deleted = self._told.get(session, 0), self._told_deleted.get(session, 0)
         place = CellPlace(
             cell if is_cell_id(cell) else None,
             execution,
             self._client,
             tuple(one for one in self._run if is_cell_id(one) and one != cell),
             frozenset(one for one, at in self._silent.items() if at > told and is_cell_id(one)),
-            frozenset(one for one, at in self._deleted.items() if at > told and is_cell_id(one)),
+            frozenset(one for one, at in self._deleted.items() if at > told_deleted and is_cell_id(one)),
         )
+        self._told_deleted[session] = self._news
         if asks:
             self._told[session] = self._news
         return place

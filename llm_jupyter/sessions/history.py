@@ -32,13 +32,16 @@ def remembered(store: Store, session: str, count: int) -> list[Remembered]:
 
 
 def stale_turns(places: Sequence[Place]) -> set[str]:
-    """The turns, of a whole conversation, that were answered under another version of what stands before them."""
+    """The turns, of a whole conversation, that were answered under another version of what stands before them: one that is
+    older than something before it, or did not follow what it follows now.
+    """
     stale: set[str] = set()
     before: Place | None = None
+    latest = 0.0
     for place in places:
         if place.left_out or not place.answers:
             continue
-        if place.under != digest_after(before) or (before is not None and before.id in stale):
+        if latest > place.created or place.under != digest_after(before):
             stale.add(place.id)
-        before = place
+        before, latest = place, max(latest, place.created)
     return stale

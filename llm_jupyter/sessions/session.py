@@ -7,6 +7,7 @@ import threading
 import time
 import uuid
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,7 @@ class LLMSession:
         self.notebook: Path | None = None
         self._documents = DocumentReader()
         self._order: Order | None = None
-        self._turnstile = threading.Lock()
+        self._turnstile = threading.RLock()
         self._is_stored = self._is_announced = record is not None
         if record is not None:
             self._take_over(record.config)
@@ -298,12 +299,14 @@ class LLMSession:
     def _spot(self, asked: Asked, *, is_asked: bool = True) -> Spot:
         if asked.place.cell_id is None and self._order is None and self.notebook is None:
             return Spot(self.store.last_position(self.id) + 1)
-        order = self.order
-        order.read(self.document)
-        if not is_asked:
-            return order.look(asked.place, append=asked.append)
-        order.hear(asked.place)
-        return order.spot(asked.place, append=asked.append)
+        with self._turnstile:
+            order = self.order
+            order.read(self.document)
+            if not is_asked:
+                order.hear(replace(asked.place, silent=frozenset()))
+                return order.look(asked.place, append=asked.append)
+            order.hear(asked.place)
+            return order.spot(asked.place, append=asked.append)
 
     @property
     def order(self) -> Order:

@@ -133,3 +133,16 @@ def test_the_store_holds_each_turn_once_with_its_versions(talk: Notebook, kernel
     lines = [line for line in shown.splitlines() if "Heard: " in line]
     assert [line.split("Heard: ")[1].split()[0] for line in lines] == ["one", "two", "three", "four", "five"]
     assert [line.split()[-1] if line.split()[-1].isdigit() else "1" for line in lines][1] == "3"
+
+
+def test_a_deleted_cell_that_comes_back_is_in_the_conversation_again(
+    talk: Notebook, kernel: Kernel, server: ModelServer
+) -> None:
+    run_all(talk, kernel, server)
+    cell = talk.delete(2)
+    talk.save()
+    talk.run(kernel, talk.add("%%chat --dry-run\nand now?"))
+    talk.cells.insert(2, cell)
+    talk.save()
+    talk.run(kernel, talk.add("%%chat\nsix"))
+    assert asked(server) == [conversation("one", "two", "three", "four", "five", "six")]

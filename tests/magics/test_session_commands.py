@@ -161,8 +161,13 @@ def test_history_counts_versions_and_marks_what_was_answered_under_an_earlier_on
         "uno Heard: uno 2",
         "two Heard: two under an earlier version",
     ]
-    notebook.run("%chat two", "b")
-    assert list(turns(said(notebook, "%llm history")).values()) == ["uno Heard: uno 2", "two Heard: two 2"]
+    notebook.run("%chat three", "c")  # which sees what stands there now
+    assert list(turns(said(notebook, "%llm history")).values())[2] == "three Heard: three"
+    for cell, text in (("b", "two"), ("c", "three")):
+        notebook.run(f"%chat {text}", cell)
+    assert list(turns(said(notebook, "%llm history")).values()) == [
+        "uno Heard: uno 2", "two Heard: two 2", "three Heard: three 2"
+    ]  # fmt: skip
 
 
 def test_an_older_version_is_looked_at_and_brought_back(notebook: Kernel, server: ModelServer) -> None:
