@@ -23,6 +23,11 @@ def local_provider(server: ModelServer) -> dict[str, str]:
     }
 
 
+def by_default(server: ModelServer) -> dict[str, str]:
+    """The same, and that its model `m` answers when none is named."""
+    return local_provider(server) | {"LLM_JUPYTER_DEFAULT_MODEL": "local/m"}
+
+
 @pytest.fixture(scope="module")
 def module_notebook(tmp_path_factory: pytest.TempPathFactory, module_server: ModelServer) -> Iterator[Kernel]:
     with Kernel(tmp_path_factory.mktemp("home"), local_provider(module_server)) as kernel:

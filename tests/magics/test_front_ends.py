@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import by_default
 from kernels import Kernel, Ran
 from servers.paced import ModelServer
 
@@ -32,11 +33,7 @@ class FrontEnd(Kernel):
     """A kernel, and a front end that sends it what was recorded; each cell asks what it is called."""
 
     def __init__(self, home: Path, server: ModelServer, **more: Any) -> None:
-        variables = {
-            "LLM_JUPYTER_PROVIDERS__LOCAL__KIND": "openai-compatible",
-            "LLM_JUPYTER_PROVIDERS__LOCAL__BASE_URL": server.base_url,
-            "LLM_JUPYTER_DEFAULT_MODEL": "local/m",
-        }
+        variables = by_default(server)
         super().__init__(home, variables, **more)
         self.server = server
 

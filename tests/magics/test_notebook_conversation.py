@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from conftest import by_default
 from kernels import Kernel
 from servers.paced import ModelServer
 
@@ -22,11 +23,7 @@ def server() -> Iterator[ModelServer]:
 
 @pytest.fixture
 def variables(server: ModelServer) -> dict[str, str]:
-    return {
-        "LLM_JUPYTER_PROVIDERS__LOCAL__KIND": "openai-compatible",
-        "LLM_JUPYTER_PROVIDERS__LOCAL__BASE_URL": server.base_url,
-        "LLM_JUPYTER_DEFAULT_MODEL": "local/m",
-    }
+    return by_default(server)
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from conftest import by_default
 from jupyter_client.blocking.client import BlockingKernelClient
 from kernels import Kernel, Ran, kernel_environment
 from nbclient import NotebookClient
@@ -44,11 +45,7 @@ class Desk:
 
     @property
     def variables(self) -> dict[str, str]:
-        return {
-            "LLM_JUPYTER_PROVIDERS__LOCAL__KIND": "openai-compatible",
-            "LLM_JUPYTER_PROVIDERS__LOCAL__BASE_URL": self.server.base_url,
-            "LLM_JUPYTER_DEFAULT_MODEL": "local/m",
-        }
+        return by_default(self.server)
 
     def start(self, path: Path) -> Kernel:
         """A kernel for a notebook, with the extension loaded; it is shut down at the end of the test."""

@@ -10,6 +10,7 @@ from itertools import accumulate
 from pathlib import Path
 
 import pytest
+from conftest import local_provider
 from kernels import Kernel, Output, Ran
 from servers.paced import ModelServer
 from servers.scripted import answer
@@ -40,9 +41,7 @@ def server() -> Iterator[ModelServer]:
 
 
 def configured(server: ModelServer, mode: str) -> dict[str, str]:
-    return {
-        "LLM_JUPYTER_PROVIDERS__LOCAL__KIND": "openai-compatible",
-        "LLM_JUPYTER_PROVIDERS__LOCAL__BASE_URL": server.base_url,
+    return local_provider(server) | {
         "LLM_JUPYTER_PROVIDERS__LOCAL__API_KEY_ENV": "LOCAL_KEY",
         "LOCAL_KEY": SECRET,
         "LLM_JUPYTER_OFFLINE": mode,

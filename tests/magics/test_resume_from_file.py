@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from conftest import by_default
 from kernels import Kernel
 from servers.paced import ModelServer
 
@@ -21,11 +22,7 @@ def server() -> Iterator[ModelServer]:
 
 
 def kernel_of(home: Path, server: ModelServer, notebook: Notebook) -> Kernel:
-    variables = {
-        "LLM_JUPYTER_PROVIDERS__LOCAL__KIND": "openai-compatible",
-        "LLM_JUPYTER_PROVIDERS__LOCAL__BASE_URL": server.base_url,
-        "LLM_JUPYTER_DEFAULT_MODEL": "local/m",
-    }
+    variables = by_default(server)
     return Kernel(home, variables, notebook=notebook.path)
 
 
