@@ -36,7 +36,9 @@ def judged(
     flags = ["--override-ini", "addopts=", "-p", "no:cacheprovider", "--nbval", "--nbval-current-env", *options]
     return subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "--color=no", "-p", "nbval", *flags, *map(str, notebooks)],
-        env=kernel_environment(home, {**network.variables, "LLM_JUPYTER_OFFLINE": "replay"}),
+        env=kernel_environment(
+            home, {**network.variables, "LLM_JUPYTER_OFFLINE": "replay", "PYTEST_DEBUG_TEMPROOT": str(home)}
+        ),
         capture_output=True,
         text=True,
         timeout=110,

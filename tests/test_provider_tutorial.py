@@ -42,7 +42,9 @@ class Installed:
     async def run(self, *command: str) -> tuple[int, str]:
         """Run Python in the folder; its exit code and all that it printed."""
         known = {name: value for name, value in os.environ.items() if not name.startswith("LLM_JUPYTER_")}
-        place = {"PYTHONPATH": str(self.folder), "LLM_JUPYTER_HOME": str(self.folder / "home")}
+        # A pytest of its own temporary folder: in the common one it would take away what other tests let everybody do.
+        own = {"PYTEST_DEBUG_TEMPROOT": str(self.folder)}
+        place = {"PYTHONPATH": str(self.folder), "LLM_JUPYTER_HOME": str(self.folder / "home"), **own}
         server = {"LLAMA_URL": self.server.url, "LLAMA_KEY": self.server.api_key}
         process = await asyncio.create_subprocess_exec(
             sys.executable, *command, cwd=self.folder, env={**known, **place, **server},
