@@ -4,12 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 
-.PHONY: help demo lab test lint coverage mutants stress bench notebooks recordings clean
+.PHONY: help demo lab test lint bundle coverage mutants stress bench notebooks recordings clean
 
 help:
 	@echo "make demo    talk to the embedded model: sets everything up, runs the quickstart, exits"
 	@echo "make lab     open JupyterLab on the quickstart"
 	@echo "make test    set everything up, check the code, run all tests"
+	@echo "make bundle  build the dashboards' pages into the package; needs node"
 	@echo "make stress  the tests that count, in full numbers"
 	@echo "make mutants breaks each guarantee once, and shows that its tests notice"
 	@echo "make bench   speed, side by side with other tools"
@@ -38,10 +39,14 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+bundle:
+	cd frontend && npm ci --silent && npx --no-install tsc --noEmit && node build.mjs
+
 test: lint
+	scripts/check_bundle
 	scripts/ensure_chromium
-	$(BIN)/python -m pytest -m "not alone" --numprocesses 2 --dist loadgroup
-	$(BIN)/python -m pytest -m alone
+	$(BIN)/python -m pytest -m "not alone" --numprocesses 3 --dist loadgroup
+	$(BIN)/python -m pytest -m alone --numprocesses 2 --dist loadgroup
 	scripts/run_notebooks --check $(BIN)/python $(NOTEBOOKS)
 
 coverage: $(VENV)/.dev

@@ -16,6 +16,8 @@ __version__ = "0.1.0"
 _HOME = {
     "Capability": "types",
     "Chunk": "types",
+    "Comparison": "comparison",
+    "Contender": "comparison",
     "EventBus": "events",
     "FinishReason": "types",
     "GenerationOptions": "types",
@@ -41,6 +43,7 @@ _HOME = {
     "ToolCall": "types",
     "ToolDefinition": "types",
     "Usage": "types",
+    "compare": "comparison",
 }
 
 __all__ = sorted([*_HOME, "load_ipython_extension", "unload_ipython_extension"])

@@ -46,6 +46,15 @@ class Shelf:
         """Whether nothing runs at a place that nobody configured: no fault, and not worth a word."""
         return self.recipe.was_found and isinstance(self.error, LLMConnectionError)
 
+    @property
+    def trouble(self) -> str:
+        """Why its models are not listed, in a sentence; empty where they are, or where nothing is missed."""
+        if isinstance(self.error, ForeignServerError):
+            return f"{self.recipe.name} was not asked: {self.error.what}"
+        if self.error is None or self.is_absent:
+            return ""
+        return f"{self.recipe.name} is down: {self.error.what}"
+
 
 def free_memory() -> int:
     """Bytes that the system can still give."""

@@ -147,8 +147,10 @@ class Connection:
         self.breaker.succeed()
         return self.status()
 
-    async def check(self) -> LLMProviderStatus:
-        """A fresh look at the server. However many ask at once, there is one look."""
+    async def check(self, *, anew: bool = False) -> LLMProviderStatus:
+        """A fresh look at the server. However many ask at once, there is one look; `anew`: one that begins after this."""
+        if anew and self._checking is not None:
+            await asyncio.wait([self._checking])
         if self._checking is None or self._checking.done():
             self._checking = asyncio.create_task(self._look())
         return await asyncio.shield(self._checking)

@@ -12,11 +12,13 @@ from types import TracebackType
 from typing import Any, Self
 
 from llm_jupyter.cache import LLMCache
+from llm_jupyter.cache.offline import REPLAY
+from llm_jupyter.choice import Shelf
 from llm_jupyter.connection import LLMConnectionManager, Watching
 from llm_jupyter.defaults import ModelDefaults
 from llm_jupyter.discovery import NotFound, probe_all
 from llm_jupyter.errors import AuthenticationError, ConfigurationError, ForeignServerError, LLMConnectionError, LLMError
-from llm_jupyter.events import EventBus, FactoryClosed, FactoryOpened, JsonlLog
+from llm_jupyter.events import Event, EventBus, FactoryClosed, FactoryOpened, HostReady, HostStopped, JsonlLog
 from llm_jupyter.hosts import HostSpec, LLMHostManager, SharedLlama, builtin_specs, spec_from_settings
 from llm_jupyter.manager import LLMProviderManager
 from llm_jupyter.mounts import on_network
@@ -59,7 +61,7 @@ class LLMFactory:
         self.events = EventBus()
         self.registry = ProviderRegistry(self.events)
         self._environment = environment
-        self.hosts = LLMHostManager(self.settings.home, self.events.publish, self._host_specs())
+        self.hosts = LLMHostManager(self.settings.home, self._host_told, self._host_specs())
         self.connections = LLMConnectionManager(self.events, _watching(self.settings))
         self.providers = LLMProviderManager(
             self.registry,
@@ -137,6 +139,15 @@ class LLMFactory:
     ) -> None:
         await self.aclose()
 
+    @property
+    def is_replaying(self) -> bool:
+        """Whether answers come from what was kept, and nobody is asked anything."""
+        return self.cache.mode == REPLAY
+
+    async def offers(self, *, remote: bool = False) -> list[Shelf]:
+        """What every enabled provider offers, as `LLMProviderManager.catalogue`; nothing where nobody is asked."""
+        return [] if self.is_replaying else await self.providers.catalogue(remote=remote)
+
     # -- for programs without a loop
 
     def use(self, model: str) -> None:
@@ -206,6 +217,12 @@ class LLMFactory:
         tables = {name: host for name, host in self.settings.hosts.items() if name != EMBEDDED}
         own = {name: spec_from_settings(name, host, memory_limit=limit) for name, host in tables.items()}
         return {**builtin_specs(self._environment), **own}
+
+    def _host_told(self, event: Event) -> None:
+        """Publish what happened to a host; its providers are looked at now, and not when their turn comes."""
+        self.events.publish(event)
+        if isinstance(event, HostReady | HostStopped) and (port := self.hosts.port(event.host)) is not None:
+            self.providers.look_at(port)
 
     def _shared_llama(self) -> SharedLlama:
         """What starts the embedded model's process: its command is ours, its limits are those of `[hosts.embedded]`."""

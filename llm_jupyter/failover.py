@@ -77,7 +77,7 @@ LOADING_PAUSE = 0.5
 class Route:
     """Finds who answers one question. `choice` is whoever was asked last, `tried` who failed before.
 
-    `ready` is called when a model stands ready and the request is about to leave.
+    `ready` is called when a model stands ready and the request is about to leave. Asked `alone`, nobody else may answer.
     """
 
     def __init__(
@@ -89,6 +89,7 @@ class Route:
         *,
         retries: int = 2,
         ready: Callable[[], None] = lambda: None,
+        alone: bool = False,
     ) -> None:
         self.choice: Choice | None = None
         self.tried: list[Tried] = []
@@ -101,6 +102,7 @@ class Route:
         self._fitted: Fitted | None = None
         self._retries = retries
         self._ready = ready
+        self._alone = alone
         self._clock = manager.connections.clock
         self._random = manager.connections.random
         self._chosen: Choice | None = None
@@ -306,6 +308,8 @@ class Route:
 
     async def _others(self, choice: Choice, *, named: bool) -> list[Choice]:
         """Who else may answer, in order: other holders of the same model, then what the person listed."""
+        if self._alone:
+            return []
         listed = [] if named else await self._manager.fallbacks()
         if not listed:
             await self._manager.look_around(choice)

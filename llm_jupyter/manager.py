@@ -22,6 +22,8 @@ from llm_jupyter.errors import (
     ModelNotFoundError,
 )
 from llm_jupyter.events import EventBus, ModelChosen
+from llm_jupyter.ports import port_of
+from llm_jupyter.providers._http import is_loopback
 from llm_jupyter.providers.base import LLMProvider
 from llm_jupyter.recent import RecentModels
 from llm_jupyter.registry import ProviderRegistry
@@ -70,6 +72,7 @@ class LLMProviderManager:
         self._providers: dict[str, LLMProvider] = {}
         self._recent = recent
         self._known: dict[tuple[str, str], Choice] = {}
+        self._looks: set[asyncio.Task[LLMProviderStatus]] = set()
         self._start_host = start_host
         self._catalogue = Catalogue(registry, self.connections, self.get, discover)
         self.turnstile = asyncio.Semaphore(parallel_requests) if parallel_requests else None
@@ -106,6 +109,14 @@ class LLMProviderManager:
         if not self._registry.recipe(name).enabled:
             self._registry.enable(name)
         return await self.connections.of(self.get(name)).connect()
+
+    def look_at(self, port: int) -> None:
+        """Something happened at a port of this machine: see at once what it means for the providers there."""
+        for provider in self._providers.values():
+            if self._registry.recipe(provider.name).enabled and _is_at(provider, port):
+                look = asyncio.get_running_loop().create_task(self.connections.of(provider).check(anew=True))
+                self._looks.add(look)
+                look.add_done_callback(self._looks.discard)
 
     async def disconnect(self, name: str) -> None:
         """Close what is open to a provider; it is not asked again before `connect`."""
@@ -347,3 +358,7 @@ class LLMProviderManager:
             )
         )
         return choice
+
+
+def _is_at(provider: LLMProvider, port: int) -> bool:
+    return provider.url is not None and is_loopback(provider.url) and port_of(provider.url) == port

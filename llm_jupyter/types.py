@@ -184,7 +184,8 @@ class LLMResponse(msgspec.Struct, frozen=True, kw_only=True):
     """A whole answer.
 
     `provider/model` answered; `tried` names those that were asked before and failed; `from_cache` is true for a
-    replayed answer. `finish_reason` is `interrupted` where the person stopped it: `text` is then what had arrived.
+    replayed answer, whose `timing` is what was measured when it was recorded. `finish_reason` is `interrupted` where the
+    person stopped it: `text` is then what had arrived.
     """
 
     text: str

@@ -1,4 +1,4 @@
-"""A real JupyterLab and a real browser."""
+"""A real JupyterLab, a real Notebook 7 and a real browser."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,48 +29,69 @@ CHROMIUM_ARGUMENTS = (
 
 @dataclass
 class Lab:
-    """A running JupyterLab: its address, and the folder that it serves."""
+    """A running JupyterLab or Notebook 7: its address, the folder that it serves, and under which path it shows a notebook."""
 
     url: str
     root: Path
+    path: str = "lab/tree/{name}?token={token}&reset"
 
     def notebook_url(self, name: str) -> str:
-        return f"{self.url}lab/tree/{name}?token={TOKEN}&reset"
+        return self.url + self.path.format(name=name, token=TOKEN)
 
 
 @pytest.fixture(scope="session")
-def lab(tmp_path_factory: pytest.TempPathFactory, weights: Path) -> Iterator[Lab]:
-    """JupyterLab on a copy of the tutorials, with folders of its own and the real weights."""
+def lab_folder(tmp_path_factory: pytest.TempPathFactory, weights: Path) -> Path:
+    """A folder with a copy of the tutorials in `root`, a home with the real weights, and the settings of the front ends."""
     base = tmp_path_factory.mktemp("lab")
-    root = base / "root"
-    shutil.copytree(NOTEBOOKS, root, ignore=shutil.ignore_patterns("executed", ".ipynb_checkpoints"))
+    shutil.copytree(NOTEBOOKS, base / "root", ignore=shutil.ignore_patterns("executed", ".ipynb_checkpoints"))
     place(weights, base / "home")
     news = base / "settings" / "@jupyterlab" / "apputils-extension"
     news.mkdir(parents=True)
     (news / "notification.jupyterlab-settings").write_text(json.dumps({"fetchNews": "false", "checkForUpdates": False}))
+    return base
+
+
+@pytest.fixture(scope="session")
+def lab(lab_folder: Path) -> Iterator[Lab]:
+    """JupyterLab on a copy of the tutorials, with folders of its own and the real weights."""
+    with serving("lab", lab_folder) as url:
+        yield Lab(url, lab_folder / "root")
+
+
+@pytest.fixture(scope="session")
+def notebook7(lab_folder: Path) -> Iterator[Lab]:
+    """Notebook 7 on the same notebooks, with the same home."""
+    with serving("notebook", lab_folder) as url:
+        yield Lab(url, lab_folder / "root", "notebooks/{name}?token={token}")
+
+
+@contextmanager
+def serving(program: str, base: Path) -> Iterator[str]:
+    """Run one of Jupyter's servers on such a folder; gives its address."""
+    runtime, log = base / f"{program}-runtime", base / f"{program}-log"
     environment = {
         **os.environ,
         "LLM_JUPYTER_HOME": str(base / "home"),
         "OLLAMA_HOST": NOBODY,
         "JUPYTER_CONFIG_DIR": str(base / "config"),
-        "JUPYTER_RUNTIME_DIR": str(base / "runtime"),
+        "JUPYTER_RUNTIME_DIR": str(runtime),
         "JUPYTER_DATA_DIR": str(base / "data"),
         "JUPYTERLAB_SETTINGS_DIR": str(base / "settings"),
         "JUPYTERLAB_WORKSPACES_DIR": str(base / "workspaces"),
     }
-    log = (base / "log").open("wb")
-    command = ["-m", "jupyter", "lab", "--no-browser", "--ip=127.0.0.1", "--port=0", f"--ServerApp.root_dir={root}"]
+    command = [
+        "-m", "jupyter", program, "--no-browser", "--ip=127.0.0.1", "--port=0", f"--ServerApp.root_dir={base / 'root'}",
+        f"--IdentityProvider.token={TOKEN}",
+    ]  # fmt: skip
     if hasattr(os, "geteuid") and os.geteuid() == 0:
         command.append("--allow-root")
-    server = subprocess.Popen(
-        [sys.executable, *command, f"--IdentityProvider.token={TOKEN}"], env=environment, stdout=log, stderr=log
-    )
+    with log.open("wb") as output:
+        server = subprocess.Popen([sys.executable, *command], env=environment, stdout=output, stderr=output)
     try:
-        yield Lab(_address(base / "runtime", server, base / "log"), root)
+        yield _address(runtime, server, log)
     finally:
         server.terminate()
         server.wait(20)
-        log.close()
 
 
 def _address(runtime: Path, server: subprocess.Popen[bytes], log: Path) -> str:
@@ -79,7 +101,7 @@ def _address(runtime: Path, server: subprocess.Popen[bytes], log: Path) -> str:
             if text := file.read_text():
                 return str(json.loads(text)["url"])
         time.sleep(0.1)
-    pytest.fail(f"JupyterLab did not start:\n{log.read_text()[-2000:]}")
+    pytest.fail(f"Jupyter did not start:\n{log.read_text()[-2000:]}")
 
 
 @pytest.fixture(scope="module")

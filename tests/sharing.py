@@ -1,13 +1,15 @@
-"""Which tests may run beside others. Two processes share them, module by module; those marked `alone` measure time or CPU,
-start servers that take the whole machine, or drive a browser, and run by themselves after the rest.
+"""Which tests may run beside others. A few processes share them, module by module; those marked `alone` measure time or CPU,
+start servers that take the whole machine, or drive a browser, and run after the rest: those with a browser one after the
+other, and beside them the others one after the other.
 """
 
 from __future__ import annotations
 
 import pytest
 
+PAGES = "tests/browser/"
 ALONE = (
-    "tests/browser/", "tests/reliability/test_05", "tests/reliability/test_08", "tests/reliability/test_12",
+    PAGES, "tests/reliability/test_05", "tests/reliability/test_08", "tests/reliability/test_12",
     "tests/reliability/test_13", "tests/reliability/test_15", "tests/reliability/test_19", "tests/magics/test_interrupt",
     "tests/magics/test_loading", "tests/magics/test_model_choice", "tests/magics/test_model_commands",
     "tests/magics/test_ollama_outage", "tests/magics/test_processes",
@@ -16,7 +18,9 @@ ALONE = (
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
+        asks_ollama = "ollama" in item.nodeid or "ollama" in getattr(item, "fixturenames", ())
+        group = "ollama" if asks_ollama else item.nodeid.partition("::")[0]
         if item.nodeid.startswith(ALONE):
             item.add_marker(pytest.mark.alone)
-        asks_ollama = "ollama" in item.nodeid or "ollama" in getattr(item, "fixturenames", ())
-        item.add_marker(pytest.mark.xdist_group("ollama" if asks_ollama else item.nodeid.partition("::")[0]))
+            group = "pages" if item.nodeid.startswith(PAGES) else "alone"
+        item.add_marker(pytest.mark.xdist_group(group))

@@ -197,3 +197,17 @@ async def test_each_provider_has_one_connection() -> None:
         assert routes.connection("first") is not routes.connection("second")
         routes.connection("first").failed(REFUSED)
         assert routes.connection("second").breaker.admits()
+
+
+async def test_a_look_wanted_anew_begins_when_the_one_under_way_has_ended() -> None:
+    gate = Gate()
+    async with Faulty() as server, Routes({"local": server}) as routes:
+        server.listing = [gate, *reply({"object": "list", "data": []})]
+        looking = asyncio.create_task(routes.connection("local").check())
+        await asyncio.to_thread(gate.reached.wait, 5)
+        server.listing = None
+        shared = asyncio.create_task(routes.connection("local").check())
+        anew = asyncio.create_task(routes.connection("local").check(anew=True))
+        gate.open()
+        await asyncio.gather(looking, shared, anew)
+        assert len(server.visits) == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import sys
@@ -12,9 +13,13 @@ import pytest
 from live import place
 
 from llm_jupyter.errors import LLMConnectionError
-from llm_jupyter.events import HostReady, HostRestarting, HostStarted, HostStopped
+from llm_jupyter.events import ConnectionStateChanged, HostReady, HostRestarting, HostStarted, HostStopped
 from llm_jupyter.factory import LLMFactory
 from llm_jupyter.settings import load_settings
+from llm_jupyter.types import ProviderState
+
+HEALTH_INTERVAL = 30.0
+"""Seconds between two health checks: so long that nothing in these tests waits for one."""
 
 SERVER = r"""
 import http.server, json, sys
@@ -38,7 +43,8 @@ def factory(home: Path, *, autostart: bool) -> LLMFactory:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     host = {"command": [sys.executable, "-c", SERVER, "{port}"], "port": port, "autostart": autostart}
-    values = {"hosts": {"mine": host}, "default_model": "mine/m", "connection": {"retries": 0}}
+    connection = {"retries": 0, "health_interval": HEALTH_INTERVAL}
+    values = {"hosts": {"mine": host}, "default_model": "mine/m", "connection": connection}
     return LLMFactory(load_settings(values, {"LLM_JUPYTER_HOME": str(home)}), environment={})
 
 
@@ -71,6 +77,35 @@ def test_a_host_that_is_killed_is_back_for_the_next_question(tmp_path: Path) -> 
             while not any(isinstance(event, HostReady) for event in feed.take()):
                 assert feed.wait(10), "it was not started again"
         assert llm.chat("hi").text == "from the host"
+
+
+def test_a_provider_hears_at_once_of_the_host_that_serves_it(tmp_path: Path) -> None:
+    with factory(tmp_path, autostart=False) as llm:
+
+        def becomes(*states: ProviderState) -> None:
+            """Wait for the changes of its connection, far less than until its next health check."""
+            came: list[ProviderState] = []
+            while len(came) < len(states):
+                assert feed.wait(HEALTH_INTERVAL / 2), came
+                came += [event.new for event in feed.take()]
+            assert came == list(states)
+
+        with llm.events.listen(ConnectionStateChanged) as feed:
+            llm.portal.run(llm.hosts.start("mine"))
+            assert llm.chat("hi").text == "from the host"
+            becomes(ProviderState.CONNECTED)
+            llm.portal.run(llm.hosts.stop("mine"))
+            becomes(ProviderState.FAILED)
+            llm.portal.run(llm.hosts.start("mine"))
+            becomes(ProviderState.CONNECTED)
+            (*_, ready) = llm.events.history(HostReady)
+            psutil.Process(ready.pid).kill()
+            becomes(ProviderState.FAILED, ProviderState.CONNECTED)
+            llm.portal.run(llm.providers.disconnect("mine"))
+            becomes(ProviderState.DISCONNECTED)
+            llm.portal.run(llm.hosts.stop("mine"))
+            llm.portal.run(asyncio.sleep(0))
+            assert feed.take() == [], "a person's word counts"
 
 
 def test_a_host_that_starts_only_when_told_is_not_started_by_a_question(tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ def test_a_tutorial_and_its_recording_hold_nothing_of_the_run_or_the_machine_tha
     assert all(set(json.loads(line)) <= KEPT for line in questions)
 
 
-KEPT = {"request", "who", "provider", "is_local", "pieces", "finish_reason", "usage", "reported"}
+KEPT = {"request", "who", "provider", "is_local", "pieces", "finish_reason", "usage", "timing", "reported"}
 
 
 @pytest.fixture

@@ -3,17 +3,20 @@
 import asyncio
 import concurrent.futures
 import contextvars
+import gc
 import json
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
+import weakref
+from collections.abc import Callable, Iterable, Iterator
 
 import pytest
+from counts import times
 
-from llm_jupyter.portal import Portal
+from llm_jupyter.portal import Job, Portal
 
 who = contextvars.ContextVar("who", default="nobody")
 
@@ -238,6 +241,134 @@ def test_leaving_early_closes_the_stream(portal: Portal) -> None:
     assert not stream.closed.is_set()
     batches.close()
     assert stream.closed.is_set()
+
+
+# -- what runs in the background
+
+
+async def wait_for_ever() -> None:
+    await asyncio.Event().wait()
+
+
+async def until_done(job: Job) -> None:
+    while not job.done:  # noqa: ASYNC110 - a job is for callers that have no loop to wait on
+        await asyncio.sleep(0)
+
+
+def test_what_is_started_runs_in_the_background_with_the_callers_context(portal: Portal) -> None:
+    go, said = threading.Event(), list[str]()
+
+    async def speak() -> None:
+        await asyncio.to_thread(go.wait, 10)
+        said.append(who.get())
+
+    token = who.set("caller")
+    job = portal.start(speak())
+    who.reset(token)
+    assert not job.done
+    go.set()
+    portal.run(until_done(job))
+    assert said == ["caller"]
+
+
+def test_what_runs_in_the_background_may_start_more_of_it(portal: Portal) -> None:
+    started: list[Job] = []
+
+    async def begin() -> None:
+        started.append(portal.start(asyncio.sleep(0)))
+        assert not started[0].done, "it must not be waited for"
+        started.append(portal.start(wait_for_ever()))
+
+    portal.run(begin())
+    portal.run(until_done(started[0]))
+    started[1].cancel()
+    portal.run(until_done(started[1]))
+
+
+@pytest.mark.parametrize("from_the_loop", [False, True])
+def test_cancelling_does_not_wait_and_cancels_once_however_often_it_is_asked(
+    portal: Portal, from_the_loop: bool
+) -> None:
+    running, release, interruptions = threading.Event(), threading.Event(), list[str]()
+
+    async def slow_to_leave() -> None:
+        try:
+            running.set()
+            await asyncio.Event().wait()
+        finally:
+            try:
+                await asyncio.to_thread(release.wait, 10)
+            except asyncio.CancelledError:
+                interruptions.append("while it cleaned up")
+                raise
+
+    async def cancel(job: Job) -> None:
+        job.cancel()
+
+    job = portal.start(slow_to_leave())
+    assert running.wait(5)
+    for _ in range(3):
+        portal.run(cancel(job)) if from_the_loop else job.cancel()
+    assert not job.done
+    release.set()
+    portal.run(until_done(job))
+    job.cancel()
+    assert interruptions == []
+
+
+def test_a_job_that_is_cancelled_before_it_has_begun_never_runs(portal: Portal) -> None:
+    ran: list[str] = []
+
+    async def speak() -> None:
+        ran.append("it ran")
+
+    async def start_and_cancel() -> Job:
+        job = portal.start(speak())
+        job.cancel()
+        return job
+
+    portal.run(until_done(portal.run(start_and_cancel())))
+    assert ran == []
+
+
+def test_an_error_in_the_background_is_logged_and_a_cancellation_is_not(
+    portal: Portal, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken, cancelled = portal.start(fail(ValueError("no such thing"))), portal.start(wait_for_ever())
+    cancelled.cancel()
+    portal.run(until_done(broken))
+    portal.run(until_done(cancelled))
+    (record,) = caplog.records
+    assert record.exc_info is not None
+    assert str(record.exc_info[1]) == "no such thing"
+
+
+def test_closing_cancels_what_runs_in_the_background(portal: Portal) -> None:
+    job = portal.start(wait_for_ever())
+    portal.close()
+    assert job.done
+    job.cancel()
+    assert not portal.started
+
+
+@pytest.mark.stress
+def test_jobs_are_kept_while_they_run_and_leave_nothing_behind(portal: Portal, report: Callable[[str], None]) -> None:
+    count = times(1000)
+    portal.run(double(1))
+    threads = threading.active_count()
+    kept = [weakref.ref(portal.start(wait_for_ever())) for _ in range(count)]
+    gc.collect()
+    running = [job for known in kept if (job := known()) is not None]
+    assert len(running) == count
+    while running:
+        job = running.pop()
+        job.cancel()
+        portal.run(until_done(job))
+    del job
+    gc.collect()
+    assert [known for known in kept if known() is not None] == []
+    assert threading.active_count() == threads
+    report(f"{count} jobs in the background left nothing behind")
 
 
 INTERRUPTED = """

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
 
 from llm_jupyter.cache.request import Request, Who, whole
-from llm_jupyter.types import Chunk, FinishReason, ToolCallDelta, Usage
+from llm_jupyter.types import Chunk, FinishReason, Timing, ToolCallDelta, Usage
 
 WHOLE = frozenset({FinishReason.STOP, FinishReason.LENGTH, FinishReason.TOOL_CALLS, FinishReason.CONTENT_FILTER})
 """How an answer ends that the model itself ended."""
@@ -26,8 +27,8 @@ class Kept(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """A whole answer: to which question, whose, and in which pieces.
 
     A piece that is text alone is a plain string. `reported` is the model as the server called it, where it differs.
-    `created` is when it came, in seconds since the epoch; a recording does not hold it. Raises `ValueError` for an answer
-    that no model ended.
+    `created` is when it came, in seconds since the epoch; a recording does not hold it. `timing` is what was measured then,
+    to a thousandth. Raises `ValueError` for an answer that no model ended.
     """
 
     request: Request
@@ -37,6 +38,7 @@ class Kept(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     pieces: tuple[str | Piece, ...]
     finish_reason: FinishReason
     usage: Usage = Usage()
+    timing: Timing = Timing()
     reported: str | None = None
     created: float | None = None
 
@@ -65,13 +67,18 @@ class Kept(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
         usage = msgspec.structs.replace(self.usage, cached_tokens=None)
         return msgspec.structs.replace(self, who=who, reported=reported, usage=usage, created=None)
 
+    def says_as(self, other: Kept) -> bool:
+        """Whether both are the same answer, however long either took."""
+        return msgspec.structs.replace(self, timing=other.timing) == other
+
     def chunks(self) -> list[Chunk]:
         """The answer as it came, one chunk for each piece; one more tells how it ended."""
         said = [
             Chunk(piece) if isinstance(piece, str) else Chunk(piece.text, piece.thinking, piece.tool_calls)
             for piece in self.pieces
         ]
-        return [*said, Chunk(finish_reason=self.finish_reason, usage=self.usage, model=self.reported)]
+        end = Chunk(finish_reason=self.finish_reason, usage=self.usage, timing=self.timing, model=self.reported)
+        return [*said, end]
 
 
 class Recorder:
@@ -81,6 +88,7 @@ class Recorder:
         self._pieces: list[str | Piece] = []
         self._finish: FinishReason | None = None
         self._usage = Usage()
+        self._timing = Timing()
         self._model: str | None = None
 
     def feed(self, chunks: Iterable[Chunk]) -> None:
@@ -93,6 +101,7 @@ class Recorder:
                 self._pieces.append(whole(chunk.text))
             self._finish = chunk.finish_reason or self._finish
             self._usage = chunk.usage or self._usage
+            self._timing = chunk.timing or self._timing
             self._model = chunk.model or self._model
 
     def kept(self, request: Request, who: Who, *, provider: str, is_local: bool, created: float) -> Kept | None:
@@ -101,13 +110,20 @@ class Recorder:
             return None
         return Kept(
             request=request, who=who, provider=provider, is_local=is_local, pieces=tuple(self._pieces),
-            finish_reason=self._finish, usage=self._usage, created=created,
+            finish_reason=self._finish, usage=self._usage, timing=_shortened(self._timing), created=created,
             reported=None if self._model == who.model else self._model,
         )  # fmt: skip
 
 
 def _whole_call(call: ToolCallDelta) -> ToolCallDelta:
     return ToolCallDelta(call.index, whole(call.id), whole(call.name), whole(call.arguments))
+
+
+def _shortened(timing: Timing) -> Timing:
+    """The figures that people compare, in digits that mean something; JSON knows no infinite ones."""
+    figures = timing.first_token, timing.total, timing.tokens_per_second
+    first, total, speed = (None if n is None or not math.isfinite(n) else round(n, 3) for n in figures)
+    return Timing(first_token=first, total=total, tokens_per_second=speed)
 
 
 def _file_name(model: str) -> str:

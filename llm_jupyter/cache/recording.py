@@ -1,7 +1,7 @@
 """NAME.recording.jsonl: the answers of one notebook in a file that people read, compare and hand on.
 
-One line of JSON for each answer. It holds no times, no ids of ours, no keys and no folders: recording the same answers
-again leaves the file as it is.
+One line of JSON for each answer. It holds no dates, no ids of ours, no keys and no folders, and how long an answer took
+is of its first recording: recording the same answers again leaves the file as it is.
 """
 
 from __future__ import annotations
@@ -84,6 +84,7 @@ class Recording:
         self.path = path
         self._locks = locks
         self._recorded: set[str] = set()
+        self._earlier: dict[str, list[bytes]] = {}
         self._writing = Numbering()
         self._reading = Numbering()
         self._busy = threading.Lock()
@@ -154,11 +155,23 @@ class Recording:
             replaced = [place for place, other in same.items() if other.who == kept.who][number : number + 1]
         else:
             replaced = list(same)
+            self._earlier[digest] = [lines[place] for place in same]
+        new = self._line(kept, [lines[place] for place in replaced])
         if not replaced:
-            lines.insert(max(same) + 1 if same else len(lines), written(kept))
+            lines.insert(max(same) + 1 if same else len(lines), new)
             return lines
-        lines[replaced[0]] = written(kept)
+        lines[replaced[0]] = new
         return [line for place, line in enumerate(lines) if place not in replaced[1:]]
+
+    def _line(self, kept: Kept, replaced: list[bytes]) -> bytes:
+        """The line that this very answer had in an earlier run, or that it replaces: only its times would differ."""
+        earlier = self._earlier[kept.request.digest]
+        for line in (*earlier, *replaced):
+            if (other := _read(line)) is not None and kept.says_as(other):
+                if line in earlier:
+                    earlier.remove(line)
+                return line
+        return written(kept)
 
     def _answers(self) -> dict[str, list[Kept]]:
         """All answers by the digests of their questions, read anew where the file has changed."""

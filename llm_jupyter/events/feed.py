@@ -115,22 +115,28 @@ class Feed(Generic[HeardT_co]):
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> HeardT_co:
-        self._handed_on += 1
-        if self._handed_on % TURN == 0:
-            await asyncio.sleep(0)
+    async def news(self) -> bool:
+        """As `wait`, on an event loop and for as long as it takes."""
         while True:
             with self._news:
-                if self._queue:
-                    return self._queue.popleft()  # type: ignore[return-value]  # only its kinds are let in
-                if self._closed:
-                    raise StopAsyncIteration
+                if self._queue or self._closed:
+                    return bool(self._queue)
                 reader = asyncio.get_running_loop().create_future()
                 self._readers.append(reader)
             try:
                 await reader
             finally:
                 self._dismiss(reader)
+
+    async def __anext__(self) -> HeardT_co:
+        self._handed_on += 1
+        if self._handed_on % TURN == 0:
+            await asyncio.sleep(0)
+        while await self.news():
+            with self._news:
+                if self._queue:  # another reader may have been faster
+                    return self._queue.popleft()  # type: ignore[return-value]  # only its kinds are let in
+        raise StopAsyncIteration
 
     def _put(self, event: Event) -> None:
         """Take in an event; called by the bus, under its lock."""

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from llm_jupyter._supervisor.state import FAILED, READY, STOPPING
 from llm_jupyter.errors import HostError
 from llm_jupyter.events import Event
 from llm_jupyter.hosts.manager import LLMHostManager
@@ -14,13 +15,18 @@ from llm_jupyter.hosts.spec import HostSpec, OnMemory, Running, host_key
 from llm_jupyter.providers._gguf import read_header
 from llm_jupyter.providers._llama_process import (
     CHILD,
+    ENDED,
     START_TIMEOUT,
     LaunchPlan,
+    Outlook,
     child_config,
     load_error,
     not_installed,
     require_memory,
 )
+from llm_jupyter.types import ProviderState
+
+DIED, COMES_BACK = "its process died; it is started again", "its process is started again"
 
 
 class SharedLlama:
@@ -45,8 +51,9 @@ class SharedLlama:
         self._idle_unload = idle_unload
 
     async def launch(
-        self, model: Path, alias: str, plan: LaunchPlan, *, host: str, publish: Callable[[Event], object]
-    ) -> SharedHost:
+        self, model: Path, alias: str, plan: LaunchPlan, *, host: str, publish: Callable[[Event], object],
+        looked: Callable[[], object],
+    ) -> SharedHost:  # fmt: skip
         """Start the process, or join the one that runs. Raises as `LlamaProcess.start` does."""
         if importlib.util.find_spec("xllamacpp") is None:
             raise not_installed()
@@ -55,7 +62,7 @@ class SharedLlama:
         spec = self._spec(model, alias, plan, host)
         if not self._hosts.is_up(spec):
             require_memory(header, plan)
-        shared = SharedHost(self._hosts, spec, model.name)
+        shared = SharedHost(self._hosts, spec, model.name, looked)
         await shared.ensure()
         return shared
 
@@ -80,16 +87,17 @@ class SharedLlama:
 class SharedHost:
     """A provider's hold of the process."""
 
-    def __init__(self, hosts: LLMHostManager, spec: HostSpec, file: str) -> None:
+    def __init__(self, hosts: LLMHostManager, spec: HostSpec, file: str, looked: Callable[[], object]) -> None:
         self._hosts = hosts
         self._spec = spec
         self._file = file
+        self._looked = looked
         self._user = object()
         self._known: Running | None = None
 
     @property
     def url(self) -> str:
-        """Where it serves, as of the last `ensure`."""
+        """Where it serves, as of the last `ensure` or `follow`."""
         return self._known.url if self._known is not None else ""
 
     @property
@@ -108,6 +116,19 @@ class SharedHost:
         running = self._hosts.running(self._spec, used=True)
         return running is not None and running == self._known
 
+    def follow(self) -> Outlook:
+        """What becomes of it. Only its supervisor's own starts of it are followed: of others this kernel holds nothing."""
+        state, known = self._hosts.state(self._spec), self._known
+        if state is None or known is None or state.run != known.generation[0] or state.phase == STOPPING:
+            return Outlook(ProviderState.DISCONNECTED, ENDED)
+        if state.phase == FAILED:
+            return Outlook(ProviderState.FAILED, f"its process is given up: {state.reason}")
+        if (running := self._hosts.running(self._spec)) is None:
+            has_died = state.reason or state.phase == READY
+            return Outlook(ProviderState.LOADING, DIED if has_died else COMES_BACK)
+        self._known = running
+        return Outlook(ProviderState.CONNECTED, is_anew=running != known)
+
     async def recover(self) -> bool:
         """Wait until it serves again. Raises `HostError` where it was given up."""
         await self.ensure()
@@ -117,7 +138,7 @@ class SharedHost:
         """Start or join it. Raises `ModelLoadError` with llama.cpp's own words, or `HostError`."""
         was_loaded = self._known is not None
         try:
-            self._known = await self._hosts.ensure(self._spec, user=self._user)
+            self._known = await self._hosts.ensure(self._spec, user=self._user, looked=self._looked)
         except HostError as error:
             if error.log_tail and not was_loaded:
                 raise load_error(self._file, list(error.log_tail), error.what) from None

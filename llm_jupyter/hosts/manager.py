@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import difflib
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ from pathlib import Path
 
 from llm_jupyter._supervisor.identity import ProcessIdentity
 from llm_jupyter._supervisor.probe import READY_NOW, is_taken, look
-from llm_jupyter._supervisor.state import READY, RESTART, STARTING, STOP, HostState
+from llm_jupyter._supervisor.state import FAILED, READY, RESTART, STARTING, STOP, HostState
 from llm_jupyter.errors import HostError
 from llm_jupyter.events import Event, HostMeasured
 from llm_jupyter.foreign import is_foreign
@@ -22,7 +23,9 @@ from llm_jupyter.hosts.adopted import Adopted
 from llm_jupyter.hosts.seat import LOCK_TIMEOUT, Seat
 from llm_jupyter.hosts.spec import HostSpec, HostStateName, HostStatus, Running
 
-FOLLOW_INTERVAL = 0.5
+logger = logging.getLogger(__name__)
+
+FOLLOW_INTERVAL = 0.2
 """Seconds between two looks at the hosts that this kernel holds: what happens to them is told that late at most."""
 
 LOOK = 0.03
@@ -54,7 +57,7 @@ class LLMHostManager:
         self._specs = dict(specs or {})
         self._lock_timeout = lock_timeout
         self._seats: dict[str, Seat] = {}
-        self._users: dict[str, set[object]] = {}
+        self._users: dict[str, dict[object, Callable[[], object]]] = {}
         self._turns: dict[str, asyncio.Lock] = {}
         self._adopted: dict[str, Adopted] = {}
         self._meter = Meter()
@@ -64,15 +67,19 @@ class LLMHostManager:
 
     # -- by spec: for what needs a host
 
-    async def ensure(self, spec: HostSpec, *, user: object = PERSON, again: bool = False) -> Running:
+    async def ensure(
+        self, spec: HostSpec, *, user: object = PERSON, again: bool = False,
+        looked: Callable[[], object] = lambda: None,
+    ) -> Running:  # fmt: skip
         """Start the host or join it, hold it for `user`, and wait until it serves.
 
+        `looked` is called after each look at what becomes of it, until `user` needs it no more or it is stopped.
         Raises `HostError`. A host that was given up says so once; the next call, or `again`, starts it anew. A start that
         is cancelled leaves nothing behind.
         """
         async with self._turn(spec.key):
             seat = self._seat(spec)
-            users = self._users.setdefault(spec.key, set())
+            users = self._users.setdefault(spec.key, {})
             self._follow()
             try:
                 running = await seat.ensure(again=again)
@@ -80,14 +87,14 @@ class LLMHostManager:
                 if not users:
                     await self._leave(seat)
                 raise
-            users.add(user)
+            users[user] = looked
             return running
 
     async def release(self, spec: HostSpec, *, user: object = PERSON) -> None:
         """`user` needs it no more; where nobody else does, in any kernel, it is gone when this returns. Idempotent."""
         async with self._turn(spec.key):
-            users = self._users.get(spec.key, set())
-            users.discard(user)
+            users = self._users.get(spec.key, {})
+            users.pop(user, None)
             seat = self._seats.get(spec.key)
             if seat is not None and not users:
                 await self._leave(seat)
@@ -99,6 +106,11 @@ class LLMHostManager:
             return None
         return seat.running()
 
+    def state(self, spec: HostSpec) -> HostState | None:
+        """What a host that this kernel holds is doing; `None` where nobody looks after it. Costs microseconds."""
+        seat = self._seats.get(spec.key)
+        return _attended(seat) if seat is not None else None
+
     def is_up(self, spec: HostSpec) -> bool:
         """Whether any kernel of this user has it started already."""
         return (self._seats.get(spec.key) or Seat(self._root, spec, self._publish)).is_up()
@@ -109,6 +121,16 @@ class LLMHostManager:
         """What can be named: the hosts that can be started, those held, those adopted."""
         held = [seat.spec.name for seat in self._seats.values()]
         return list(dict.fromkeys([*self._specs, *held, *self._adopted]))
+
+    def port(self, name: str) -> int | None:
+        """The port of a host that always has the same; `None` for others, and for unknown names."""
+        spec = self.spec(name)
+        return spec.port or None if spec is not None else None
+
+    def spec(self, name: str) -> HostSpec | None:
+        """What starts a host; `None` for one that is only watched, and for unknown names."""
+        held = {seat.spec.name: seat.spec for seat in self._seats.values()}
+        return held.get(name) or self._specs.get(name)
 
     def add(self, spec: HostSpec) -> None:
         """Let a host be started by its name."""
@@ -137,7 +159,6 @@ class LLMHostManager:
         spec = await self._commanded(name, STOP)
         if spec is not None:
             async with self._turn(spec.key):
-                self._users.pop(spec.key, None)
                 if (seat := self._seats.get(spec.key)) is not None:
                     await self._leave(seat)
 
@@ -184,8 +205,7 @@ class LLMHostManager:
                 return HostStatus(name=name, state="stopped", adopted=True)
             return self._measured(status, adopted.process)
         seat = self._seat_of(self._spec(name))
-        state = seat.look()
-        if state is None or not (state.supervisor.is_alive or state.phase == "failed"):
+        if (state := _attended(seat)) is None:
             return HostStatus(name=name, state="stopped")
         status = HostStatus(
             name=name, state=_state_name(state), pid=state.host.pid if state.host else None, url=state.url, ours=True,
@@ -238,14 +258,11 @@ class LLMHostManager:
     async def _leave(self, seat: Seat) -> None:
         await seat.release()
         self._seats.pop(seat.spec.key, None)
-        self._users.pop(seat.spec.key, None)
+        self._say_looked(self._users.pop(seat.spec.key, {}))
 
     def _spec(self, name: str) -> HostSpec:
-        for seat in self._seats.values():
-            if seat.spec.name == name:
-                return seat.spec
-        if name in self._specs:
-            return self._specs[name]
+        if (spec := self.spec(name)) is not None:
+            return spec
         near = difflib.get_close_matches(name, self.names(), 1)
         known = ", ".join(self.names()) or "none"
         hint = (
@@ -312,9 +329,17 @@ class LLMHostManager:
                     async with self._turn(seat.spec.key):
                         with contextlib.suppress(OSError):  # a disk that fails: the next look may do better
                             await seat.follow()
+                self._say_looked(self._users.get(seat.spec.key, {}))
             for adopted in self._adopted.values():
                 adopted.follow()
             await asyncio.sleep(FOLLOW_INTERVAL)
+
+    def _say_looked(self, users: Mapping[object, Callable[[], object]]) -> None:
+        for looked in list(users.values()):
+            try:
+                looked()
+            except Exception:  # the other hosts, and the other users, are followed on
+                logger.exception("following a host failed")
 
     async def _measure(self) -> None:
         while True:
@@ -327,6 +352,12 @@ class LLMHostManager:
                         )
                     )  # fmt: skip
             await asyncio.sleep(MEASURE_INTERVAL)
+
+
+def _attended(seat: Seat) -> HostState | None:
+    """What a host is doing, unless the supervisor that said so is gone."""
+    state = seat.look()
+    return state if state is not None and (state.supervisor.is_alive or state.phase == FAILED) else None
 
 
 def _state_name(state: HostState) -> HostStateName:

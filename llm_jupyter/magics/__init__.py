@@ -11,16 +11,16 @@ from collections.abc import Callable
 from typing import Any
 
 from IPython.core.interactiveshell import InteractiveShell
-from IPython.core.magic import Magics, line_cell_magic, magics_class, no_var_expand
+from IPython.core.magic import Magics, cell_magic, line_cell_magic, magics_class, no_var_expand
 from traitlets import Enum, Float, Unicode, observe
 
 from llm_jupyter.errors import AnswerInterrupted
-from llm_jupyter.magics.args import COMPLETION, MEMORYLESS, OPTIONS, help_lines
+from llm_jupyter.magics.args import COMPARED, COMPLETION, MEMORYLESS, OPTIONS, help_lines
 from llm_jupyter.magics.completion import complete
 from llm_jupyter.magics.kernel import KernelServices
 from llm_jupyter.magics.transform import prompts_are_literal
 
-MAGICS = {"line": ("chat", "llm"), "cell": ("chat", "llm")}
+MAGICS = {"line": ("chat", "llm"), "cell": ("chat", "compare", "llm")}
 _ATTRIBUTE = "_llm_jupyter_magics"
 
 
@@ -58,6 +58,13 @@ class LLMMagics(Magics):
 
             self._run(llm_cell, line, cell)
 
+    @no_var_expand
+    @cell_magic
+    def compare(self, line: str, cell: str) -> None:
+        from llm_jupyter.magics.compare import compare
+
+        self._run(compare, line, cell)
+
     chat.__doc__ = f"""Ask a language model; the conversation goes on from cell to cell.
 
     %chat [OPTIONS] your question
@@ -78,6 +85,18 @@ Options:
 
 Options of %%llm:
 {help_lines((*MEMORYLESS, COMPLETION))}
+"""
+
+    compare.__doc__ = f"""Ask several models the same, and watch their answers side by side.
+
+    %%compare -m MODEL -m MODEL [OPTIONS]
+    the prompt, of any length
+
+A model may have options of its own, in quotes: -m "embedded -t 0" -m "embedded -t 1". Models of one local server answer
+in turn; what they wait for each other is not counted. A model that fails is a column with its error.
+
+Options:
+{help_lines(COMPARED)}
 """
 
     def _run(self, action: Callable[..., None], *arguments: Any) -> None:

@@ -136,6 +136,20 @@ MEMORYLESS: tuple[Option, ...] = (
     *(option for option in OPTIONS if option.name not in OF_A_CONVERSATION),
     Option(("--system",), "system", "instructions for the model (quote them)", str, "TEXT"),
 )
+COMPARED: tuple[Option, ...] = (
+    Option(
+        ("-m", "--model"), "models", 'who is compared; several times, each with options of its own: -m "MODEL -t 0"', str,
+        "MODEL", repeated=True,
+    ),
+    *(option for option in MEMORYLESS if option.name not in ("model", "output")),
+    Option(("--repeat",), "repeat", "ask everybody so often, and show how far the answers lie apart", _number(int, 1), "N"),
+    Option(("-o", "--output"), "output", "keep the comparison in this variable", _variable, "NAME"),
+)  # fmt: skip
+"""The options of `%%compare`."""
+
+OF_A_CONTENDER = tuple(o for o in MEMORYLESS if o.name not in ("model", "output", "quiet", "raw"))
+"""What may stand behind a model in the quotes of `-m`."""
+
 COMPLETION = Option(("--completion",), "completion", "continue the text as it stands, without chat roles")
 
 _FLAG = re.compile(r"(--?[A-Za-z][\w-]*)(?==|\s|$)")

@@ -2,24 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from contextlib import closing
 from typing import Any
 
-from llm_jupyter.cache import age_in_words
 from llm_jupyter.choice import Choice
 from llm_jupyter.errors import AnswerInterrupted, InvalidInputError, LLMError, SessionError
-from llm_jupyter.events import (
-    AnswerReplayed,
-    Event,
-    ModelChosen,
-    ModelLoading,
-    ModelPulled,
-    ModelPulling,
-    RequestQueued,
-    RequestStarted,
-)
 from llm_jupyter.magics.args import COMPLETION, OF_A_CONVERSATION, OPTIONS, late_option, parse
 from llm_jupyter.magics.dry_run import preview
 from llm_jupyter.magics.kernel import KernelServices
@@ -27,7 +15,8 @@ from llm_jupyter.magics.prompting import Prompted, prompted
 from llm_jupyter.magics.render import UPDATE_INTERVAL, AnswerView
 from llm_jupyter.magics.text import say
 from llm_jupyter.sessions import Answering, LLMSession
-from llm_jupyter.types import Chunk, FinishReason, GenerationOptions, LLMResponse
+from llm_jupyter.sessions.progress import Progress
+from llm_jupyter.types import FinishReason, GenerationOptions, LLMResponse
 
 READ_INTERVAL = 0.06
 """Seconds that the socket is left unread at a time once the answer comes: as often as a page is updated."""
@@ -119,7 +108,9 @@ def generation_options(values: Mapping[str, Any]) -> GenerationOptions:
 
 
 def show_answer(kernel: KernelServices, answering: Answering, values: Mapping[str, Any]) -> None:
-    """Show an answer as it comes. Raises `AnswerInterrupted` when the person stops it, and every error of the request."""
+    """Show an answer as it comes. Raises `AnswerInterrupted` when the person stops it, by the kernel's interrupt or by
+    `Answering.stop`, and every error of the request.
+    """
     progress = Progress(answering)
     view = kernel.view(progress.label, quiet=values.get("quiet", False))
     with kernel.factory.events.listen() as feed:
@@ -129,7 +120,9 @@ def show_answer(kernel: KernelServices, answering: Answering, values: Mapping[st
                     progress.hear(feed.take())
                     progress.take(batch)
                     view.beat(progress.text, progress.thinking, progress.status())
-        except KeyboardInterrupt:
+            if answering.response is not None and answering.response.finish_reason is FinishReason.INTERRUPTED:
+                raise AnswerInterrupted("stopped from elsewhere")
+        except (KeyboardInterrupt, AnswerInterrupted):
             progress.hear(feed.take())
             _keep_interrupted(kernel, answering, view, progress, values)
             raise AnswerInterrupted("stopped; what had arrived is kept") from None
@@ -229,114 +222,6 @@ def _about_the_model(response: LLMResponse, answering: Answering, progress: Prog
     if answering.choice is not None and (advice := answering.choice.provider.advice(answering.choice.model)):
         lines.append(advice)
     return lines
-
-
-class Progress:
-    """What is known of an answer under way: its text, and from the events what is going on."""
-
-    def __init__(self, answering: Answering) -> None:
-        self._answering = answering
-        self._text: list[str] = []
-        self._thinking: list[str] = []
-        self._event: Event | None = None
-        self._since = time.monotonic()
-        self._first: float | None = None
-        self._deltas = 0
-        self.fetched = ""
-        self.reason = ""
-        self.is_replayed = False
-        self.replayed = ""
-
-    @property
-    def text(self) -> str:
-        """The text so far."""
-        return _joined(self._text)
-
-    @property
-    def thinking(self) -> str:
-        """The thinking so far."""
-        return _joined(self._thinking)
-
-    def hear(self, events: list[Event]) -> None:
-        """Take events in, in the order in which they happened."""
-        for event in events:
-            self._hear(event)
-
-    def _hear(self, event: Event) -> None:
-        if isinstance(event, ModelChosen):
-            self.reason = event.reason
-        elif isinstance(event, ModelPulling):
-            if event.completed:
-                size = f" ({_size(event.total)})" if event.total else ""
-                self.fetched = f"{event.model}{size} was fetched into {event.folder}."
-            self._event = event
-        elif isinstance(event, AnswerReplayed):
-            self.is_replayed = True
-            self.replayed = f"cached, {age_in_words(event.age)}" if event.age is not None else ""
-        elif isinstance(event, RequestStarted) and isinstance(self._event, RequestQueued):
-            return  # it left, and waits at the server
-        elif isinstance(event, ModelLoading | ModelPulled | RequestStarted | RequestQueued):
-            self._event = event
-            self._since = time.monotonic()
-
-    def take(self, batch: list[Chunk]) -> None:
-        """Take chunks in."""
-        if not batch:
-            return
-        if self._first is None:
-            self._first = time.monotonic()
-        self._deltas += len(batch)
-        if text := "".join(chunk.text for chunk in batch):
-            self._text.append(text)
-        if thinking := "".join(chunk.thinking for chunk in batch):
-            self._thinking.append(thinking)
-
-    def label(self) -> str:
-        """Who answers, and where."""
-        who, choice = self._answering.answered_by, self._answering.choice
-        if who is not None:
-            return f"{who.full_name} · {'local' if who.is_local else 'remote'}"
-        if choice is not None:
-            return f"{choice.full_name} · {'local' if choice.is_local else 'remote'}"
-        return "no model yet"
-
-    def status(self) -> str:
-        """One line: how fast the answer comes, or what it waits for."""
-        if self.is_replayed:
-            return "replayed"
-        if self._first is not None:
-            elapsed = time.monotonic() - self._first
-            return f"{self._deltas / elapsed:.0f} tokens/s" if elapsed > 0.5 else "answering"
-        event, seconds = self._event, f"{time.monotonic() - self._since:.0f} s"
-        if isinstance(event, ModelPulling):
-            return _pulling(event)
-        if isinstance(event, ModelLoading):
-            size = f" ({_size(event.size)})" if event.size else ""
-            return f"Loading {event.model}{size}… {seconds}"
-        if isinstance(event, RequestQueued):
-            return f"Queued behind {event.ahead} more… {seconds}"
-        if isinstance(event, RequestStarted):
-            return f"Waiting for {event.provider}/{event.model}… {seconds}"
-        return f"Looking for the model… {seconds}"
-
-
-def _joined(pieces: list[str]) -> str:
-    """The pieces as one string, which then is the only piece: joining is linear over a whole answer's beats."""
-    if len(pieces) > 1:
-        pieces[:] = ["".join(pieces)]
-    return pieces[0] if pieces else ""
-
-
-def _pulling(event: ModelPulling) -> str:
-    if not event.total or not event.completed:
-        return f"Fetching {event.model} into {event.folder}: {event.status}…"
-    share = event.completed / event.total
-    bar = "█" * round(20 * share) + "░" * (20 - round(20 * share))
-    return f"Fetching {event.model} ({_size(event.total)}) into {event.folder}  {bar} {share:.0%}"
-
-
-def _size(count: int) -> str:
-    return f"{count / 1e6:,.0f} MB" if count < 1e9 else f"{count / 1e9:,.1f} GB"
 
 
 def resolved_choice(kernel: KernelServices, values: Mapping[str, Any]) -> Choice | None:

@@ -7,11 +7,11 @@ from collections.abc import Iterable
 
 from IPython.core.completer import CompletionContext, SimpleCompletion, SimpleMatcherResult, context_matcher
 
-from llm_jupyter.magics.args import COMPLETION, MEMORYLESS, OF_A_CONVERSATION, OPTIONS
+from llm_jupyter.magics.args import COMPARED, COMPLETION, MEMORYLESS, OF_A_CONVERSATION, OPTIONS
 
 COMMANDS = (
     "models", "use", "info", "pull", "rm", "load", "unload", "again", "last", "reset", "status", "providers", "connect",
-    "session", "history", "private", "purge", "offline", "cache", "disconnect", "hosts", "host", "events", "doctor", "config", "help",
+    "session", "history", "private", "purge", "offline", "cache", "disconnect", "hosts", "host", "events", "doctor", "config", "help", "dash",
 )  # fmt: skip
 """The commands of `%llm`; named here too because their module is only imported when one runs. A test keeps them equal."""
 
@@ -19,6 +19,7 @@ VERBS: dict[str, tuple[str, ...]] = {
     "session": ("new", "list", "use", "name", "fork", "delete", "export", "import", "resume"),
     "offline": ("off", "auto", "record", "replay", "status"), "cache": ("stats", "clear"), "private": ("on", "off"),
     "host": ("start", "stop", "restart", "logs"),
+    "dash": ("status", "hosts", "models", "sessions", "chat", "events", "compare"),
 }  # fmt: skip
 """What follows a command first."""
 
@@ -26,14 +27,14 @@ _OF_AGAIN = [option for option in OPTIONS if option.name not in (*OF_A_CONVERSAT
 FLAGS: dict[str, tuple[str, ...]] = {
     "history": ("-n", "--search"), "purge": ("--older", "--yes"), "session": ("-n", "--yes"), "models": ("--remote",),
     "use": ("--default",), "rm": ("--yes",), "last": ("-o", "--output"), "doctor": ("--live", "--remote"),
-    "events": ("-n",), "config": ("--all",), "again": tuple(flag for option in _OF_AGAIN for flag in option.flags),
+    "events": ("-n",), "dash": ("-o", "--output"), "config": ("--all",), "again": tuple(flag for option in _OF_AGAIN for flag in option.flags),
 }  # fmt: skip
 """The options of commands."""
 
 CELLS = ("above", "last", "none")
 """The values of `--context`, a number aside."""
 
-_OPTION = re.compile(r"^\s*%%?(chat|llm)\s(?:.*\s)?(--?[\w-]*)$")
+_OPTION = re.compile(r"^\s*%%?(chat|compare|llm)\s(?:.*\s)?(--?[\w-]*)$")
 _COMMAND = re.compile(r"^\s*%llm\s+(\w*)$")
 _VERB = re.compile(r"^\s*%llm\s+(\w+)\s+(\w*)$")
 _FLAG = re.compile(r"^\s*%llm\s+(\w+)\s(?:.*\s)?(--?[\w-]*)$")
@@ -61,7 +62,7 @@ def offered(line: str) -> tuple[str, list[str]]:
     if found := _CONTEXT.match(line):
         return found[1], _beginning(found[1], CELLS)
     if found := _OPTION.match(line):
-        options = (*MEMORYLESS, COMPLETION) if found[1] == "llm" else OPTIONS
+        options = {"llm": (*MEMORYLESS, COMPLETION), "compare": COMPARED}.get(found[1], OPTIONS)
         return found[2], _beginning(found[2], [flag for option in options for flag in option.flags])
     return "", []
 

@@ -10,6 +10,7 @@ from llm_jupyter.magics.args import COUNT, SEARCH, parse
 from llm_jupyter.magics.kernel import KernelServices
 from llm_jupyter.magics.text import say, shortened, table
 from llm_jupyter.sessions import LLMSession
+from llm_jupyter.sessions.history import why_left_out
 from llm_jupyter.store import Hit, TurnRecord, TurnState
 from llm_jupyter.types import FinishReason
 
@@ -55,8 +56,8 @@ def _answer(turn: TurnRecord) -> str:
 
 
 def _remarks(turn: TurnRecord, is_stale: bool) -> str:
-    """What is to be known of a turn; why it is left out, without the state of the file that is told with it."""
-    remarks = [turn.left_out.partition(" since the notebook")[0]] if turn.left_out else []
+    """What is to be known of a turn."""
+    remarks = [why_left_out(turn)] if turn.left_out else []
     if turn.state is not TurnState.COMPLETE:
         remarks.append(str(turn.state))
     elif turn.answers and turn.answers[-1].response.finish_reason is FinishReason.LENGTH:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 
-from llm_jupyter.errors import HostError, InvalidInputError
+from llm_jupyter.errors import InvalidInputError
 from llm_jupyter.factory import LLMFactory
 from llm_jupyter.hosts import HostStatus
 from llm_jupyter.magics.kernel import KernelServices
-from llm_jupyter.magics.text import duration, say, shortened, size, table
-from llm_jupyter.selection import EMBEDDED
+from llm_jupyter.magics.text import say, table
+from llm_jupyter.processes import act, adopt_others, log
+from llm_jupyter.wording import duration, shortened, size
 
 LOG_LINES = 40
 """Lines of a host's output that are shown."""
@@ -31,16 +32,10 @@ def hosts(kernel: KernelServices, line: str) -> None:
 
 async def _looked(factory: LLMFactory) -> list[HostStatus]:
     """How all hosts are; local servers that other people's hands started are watched from now on."""
-    for shelf in await factory.providers.catalogue():
-        if shelf.error is None and shelf.recipe.base_url and shelf.recipe.name not in _ours(factory):
-            await factory.hosts.adopt(shelf.recipe.name, shelf.recipe.base_url)
+    await adopt_others(factory)
     factory.hosts.status()  # the first look begins the measurement of CPU, the second ends it
     await asyncio.sleep(0.1)
     return factory.hosts.status()
-
-
-def _ours(factory: LLMFactory) -> set[str]:
-    return {status.name for status in factory.hosts.status() if status.ours}
 
 
 def _row(status: HostStatus) -> tuple[str, ...]:
@@ -68,35 +63,10 @@ def host(kernel: KernelServices, line: str) -> None:
             next_step="%llm hosts lists the names.",
         )
     factory = kernel.factory
-    if name == EMBEDDED and name not in factory.hosts.names():
-        if action in ("start", "restart"):
-            choice = factory.portal.run(factory.providers.resolve(EMBEDDED))
-            factory.portal.run(choice.provider.load_model(choice.model))
-            say([f"{name} is running, with {choice.model}."])
-        else:
-            say([f"{name} does not run; the first question to it starts it."])
-        return
-    if name not in factory.hosts.names():
-        raise HostError(f"there is no host {name!r}", next_step=_next_step(factory.hosts.names()))
     if action == "logs":
-        say(factory.hosts.log(name, LOG_LINES) or ["It has written nothing yet."])
-    elif action == "stop":
-        factory.portal.run(factory.hosts.stop(name))
-        say([f"{name} is stopped."])
+        say(log(factory, name, LOG_LINES))
     else:
-        acts = factory.hosts.start if action == "start" else factory.hosts.restart
-        status = factory.portal.run(acts(name))
-        where = f" at {status.url}" if status.url else ""
-        whose = (
-            " It was running already and is somebody else's: it is watched, and never stopped."
-            if status.adopted
-            else ""
-        )
-        say([f"{name} is {status.state}{where}, process {status.pid}.{whose}"])
-
-
-def _next_step(names: list[str]) -> str:
-    return f"There are: {', '.join(names)}." if names else "A [hosts.NAME] table in the settings adds one."
+        say([factory.portal.run(act(factory, action, name))])
 
 
 def _how_to_add() -> list[str]:

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import atexit
+import keyword
 import os
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from llm_jupyter.here import COMPARISONS
 from llm_jupyter.magics.runs import RunLog
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
+    from llm_jupyter.comparison import Comparison
     from llm_jupyter.factory import LLMFactory
+    from llm_jupyter.here import Closable
     from llm_jupyter.magics.render import AnswerView
     from llm_jupyter.sessions import CellPlace, LLMSession, Whereabouts
     from llm_jupyter.types import LLMResponse
@@ -41,6 +45,9 @@ class KernelServices:
         self.last: LLMResponse | None = None
         """The answer that came last, in whatever conversation."""
         self.runs = RunLog()
+        self.comparisons: tuple[Comparison, ...] = ()
+        """The last comparisons, the newest at the end."""
+        self._shown: list[tuple[str, object, Closable]] = []
 
     @property
     def factory(self) -> LLMFactory:
@@ -50,15 +57,21 @@ class KernelServices:
             from llm_jupyter.settings import load_settings
 
             self._factory = LLMFactory(load_settings(self.overrides())).open()
-            atexit.register(self.close)
+            atexit.register(self._end)
         return self._factory
 
     def close(self) -> None:
         """Close everything that was opened. Idempotent."""
+        for _, _, shown in list(self._shown):
+            shown.close()
+        self._end()
+
+    def _end(self) -> None:
+        """The kernel ends: what is shown stays in the page as it was last."""
         factory, self._factory = self._factory, None
         if factory is not None:
             factory.close()
-            atexit.unregister(self.close)
+            atexit.unregister(self._end)
 
     def display_setting(self, name: str) -> str:
         """`stream`, `footer` or `metadata`, as it is set at this moment."""
@@ -71,6 +84,23 @@ class KernelServices:
         """Whether outputs go to a front end and not to a terminal."""
         return getattr(self.shell, "kernel", None) is not None
 
+    @property
+    def comparison(self) -> Comparison | None:
+        """The comparison that was made last."""
+        return self.comparisons[-1] if self.comparisons else None
+
+    @comparison.setter
+    def comparison(self, made: Comparison) -> None:
+        self.comparisons = (*self.comparisons, made)[-COMPARISONS:]
+
+    def keep(self, name: str, value: object) -> None:
+        """Let a variable of the notebook hold it. Raises `InvalidInputError` for what is no name."""
+        from llm_jupyter.errors import InvalidInputError
+
+        if not name.isidentifier() or keyword.iskeyword(name):
+            raise InvalidInputError(f"{name[:40]!r} is no name for a variable", next_step="Take letters, digits and _.")
+        self.shell.user_ns[name] = value
+
     # -- the cell that runs now
 
     def cell_begins(self, info: object) -> None:
@@ -81,11 +111,34 @@ class KernelServices:
         sent = date.timestamp() if isinstance(date := header.get("date"), datetime) else None
         history = self.shell.history_manager
         number = len(history.input_hist_raw) if history is not None else 0  # the counter of IPython 9 is one ahead here
+        self._close_earlier(deleted)
         self.runs.begin(_cell_id(metadata), header.get("session"), sent, time.time(), deleted, number)
 
     def cell_ends(self, result: object) -> None:
         """IPython's `post_run_cell`."""
         self.runs.end(time.time())
+
+    # -- what is shown in cells
+
+    def opened(self, shown: Closable) -> None:
+        """It belongs to the cell that runs now, and is closed when that runs again."""
+        self._shown.append((self._cell(), self._request()[0].get("msg_id"), shown))
+
+    def closed(self, shown: Closable) -> None:
+        """It is closed already."""
+        self._shown = [entry for entry in self._shown if entry[2] is not shown]
+
+    def _close_earlier(self, deleted: Collection[str]) -> None:
+        """Close what earlier runs of this cell have shown, and what cells have that are deleted."""
+        cell, execution = self._cell(), self._request()[0].get("msg_id")
+        for place, run, shown in list(self._shown):
+            if place in deleted or (place == cell and run != execution):
+                shown.close()
+
+    def _cell(self) -> str:
+        """What tells the cell that runs from others: its id, else its text."""
+        parent = self._parent()
+        return _cell_id(parent.get("metadata") or {}) or str((parent.get("content") or {}).get("code", ""))
 
     def place(self, session: str, *, asks: bool = True) -> CellPlace:
         """The cell that asks now in that session, as far as the front end tells; or that only would."""
@@ -94,8 +147,11 @@ class KernelServices:
 
     def _request(self) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
         """Header and metadata of the request that runs now; empty outside a notebook."""
-        parent: Mapping[str, Any] = (self.shell.get_parent() or {}) if self.in_notebook else {}  # type: ignore[attr-defined]  # ipykernel's shell has it
+        parent = self._parent()
         return parent.get("header") or {}, parent.get("metadata") or {}
+
+    def _parent(self) -> Mapping[str, Any]:
+        return (self.shell.get_parent() or {}) if self.in_notebook else {}  # type: ignore[attr-defined]  # ipykernel's shell has it
 
     # -- the conversation
 

@@ -5,18 +5,17 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Sequence
 
-from llm_jupyter.choice import Choice, Shelf
-from llm_jupyter.errors import ForeignServerError, InvalidInputError, LLMError, SessionError
-from llm_jupyter.factory import LLMFactory
-from llm_jupyter.magics import doctor, events, history, hosts, models, offline, providers, sessions
+from llm_jupyter.choice import Shelf
+from llm_jupyter.errors import ForeignServerError, InvalidInputError, SessionError
+from llm_jupyter.magics import dash, doctor, events, history, hosts, models, offline, providers, sessions
 from llm_jupyter.magics.args import OF_A_CONVERSATION, OPTIONS, Option, parse
 from llm_jupyter.magics.config import config
 from llm_jupyter.magics.kernel import KernelServices
-from llm_jupyter.magics.text import counts, say, shortened, table
+from llm_jupyter.magics.text import say, table
+from llm_jupyter.overview import who_answers
+from llm_jupyter.wording import counts, shortened
 
 Command = Callable[[KernelServices, str], None]
-
-SWITCH = "%llm use embedded lets the embedded model answer."
 
 
 def llm(kernel: KernelServices, line: str) -> None:
@@ -43,13 +42,8 @@ def help_text() -> str:
 def _look(kernel: KernelServices) -> None:
     factory = kernel.factory
     session = kernel.session()
-    chosen = session.choice
     shelves = factory.portal.run(factory.providers.catalogue())
-    try:
-        choice: Choice = chosen or factory.portal.run(factory.providers.choose(announce=False, trusting=True))
-        lines = _who_answers(factory, choice, bool(chosen), {shelf.recipe.name: shelf for shelf in shelves})
-    except LLMError as error:
-        lines = ["Nothing answers now:", *error.lines()]
+    lines = list(factory.portal.run(who_answers(factory, shelves)).lines)
     record = session.store.session(session.id)
     answered = record.turns if record is not None else 0
     lines.append(f"The conversation has {answered} turn{'' if answered == 1 else 's'}.")
@@ -65,24 +59,6 @@ def _look(kernel: KernelServices) -> None:
         lines.append(f"Not running at their usual places: {', '.join(absent)}.")
     lines += ["", "%llm help lists the commands."]
     say(lines)
-
-
-def _who_answers(factory: LLMFactory, choice: Choice, is_chosen: bool, shelves: dict[str, Shelf]) -> list[str]:
-    """Which model answers and why; and who does while it cannot."""
-    where = "local" if choice.is_local else "remote"
-    recipe, shelf = factory.registry.recipe(choice.provider.name), shelves.get(choice.provider.name)
-    who = f"{choice.full_name} ({where})"
-    if not recipe.enabled:
-        return [f"{who} was to answer, but {recipe.name} is switched off.", f"%llm connect {recipe.name} undoes that."]
-    if shelf is None or shelf.error is None:
-        return [f"{who} {'answers' if is_chosen else 'will answer'} because {choice.reason}."]
-    host = factory.settings.hosts.get(recipe.name)
-    if host is not None and host.autostart:
-        return [f"{who} will answer because {choice.reason}; its host starts with the question."]
-    lines = [f"{who} is to answer because {choice.reason}, and does not now: {shelf.error.what}."]
-    fallbacks = factory.portal.run(factory.providers.fallbacks())
-    instead = [other.full_name for other in fallbacks if other.is_local or not choice.is_local]
-    return [*lines, f"Until it does, {' or else '.join(instead)} answers." if instead else SWITCH]
 
 
 def _provider_row(shelf: Shelf) -> tuple[str, ...]:
@@ -132,13 +108,14 @@ def _last(kernel: KernelServices, line: str) -> None:
         kernel.shell.user_ns[name] = response
         return
     usage, timing = response.usage, response.timing
+    then = " when recorded" if response.from_cache else ""
     facts = [
         ("model", f"{response.provider}/{response.model} ({'local' if response.is_local else 'remote'})"),
         ("ended", str(response.finish_reason)),
         ("tokens", counts(usage.prompt_tokens, "prompt", usage.completion_tokens, "answer")),
-        ("first token", f"{timing.first_token:.2f} s" if timing.first_token is not None else ""),
-        ("total", f"{timing.total:.2f} s" if timing.total is not None else ""),
-        ("speed", f"{timing.tokens_per_second:.1f} tokens/s" if timing.tokens_per_second else ""),
+        ("first token", f"{timing.first_token:.2f} s{then}" if timing.first_token is not None else ""),
+        ("total", f"{timing.total:.2f} s{then}" if timing.total is not None else ""),
+        ("speed", f"{timing.tokens_per_second:.1f} tokens/s{then}" if timing.tokens_per_second else ""),
     ]
     say([f"{label:<12} {value}" for label, value in facts if value])
 
@@ -149,6 +126,11 @@ def _help(kernel: KernelServices, line: str) -> None:
 
 COMMANDS: dict[str, tuple[Command, str, str]] = {
     "status": (providers.status, "%llm status", "how every provider is: state, since when, latency, models, reason"),
+    "dash": (
+        dash.dash,
+        "%llm dash [NAME]",
+        "a live dashboard: status, hosts, models, sessions, chat, events, compare",
+    ),
     "providers": (providers.providers, "%llm providers", "every provider: where it is and where it comes from"),
     "connect": (providers.connect, "%llm connect NAME", "ask a provider now, and watch it from then on"),
     "disconnect": (providers.disconnect, "%llm disconnect NAME", "ask a provider no more, until it is connected again"),

@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections import deque
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import closing
 from types import TracebackType
 from typing import Any, Self
 
 from llm_jupyter.choice import Choice, fits
-from llm_jupyter.errors import AnswerInterrupted, ForeignServerError, InvalidInputError, LLMError
+from llm_jupyter.download import Download
+from llm_jupyter.errors import AnswerInterrupted, InvalidInputError, LLMError
 from llm_jupyter.magics.kernel import KernelServices
 from llm_jupyter.magics.text import say, size, table, window
-from llm_jupyter.types import Capability, LLMModelInfo, PullProgress
+from llm_jupyter.types import LLMModelInfo, PullProgress
+from llm_jupyter.wording import abilities, answers_now, waited
 
 INTERVAL = 0.25
 """Seconds between two looks at the progress of something long."""
-
-SPEED_WINDOW = 5.0
-"""Seconds over which the speed of a download is taken."""
-
-PLAIN = frozenset({Capability.CHAT, Capability.COMPLETION, Capability.JSON_SCHEMA, Capability.MODEL_MANAGEMENT})
-"""What nearly every model can; a table shows the rest."""
 
 
 def models(kernel: KernelServices, line: str) -> None:
@@ -35,10 +30,8 @@ def models(kernel: KernelServices, line: str) -> None:
     rows: list[tuple[str, ...]] = []
     down: list[str] = []
     for shelf in factory.portal.run(factory.providers.catalogue(remote=bool(line))):
-        if isinstance(shelf.error, ForeignServerError):
-            down.append(f"{shelf.recipe.name} was not asked: {shelf.error.what}")
-        elif shelf.error is not None and not shelf.is_absent:
-            down.append(f"{shelf.recipe.name} is down: {shelf.error.what}")
+        if trouble := shelf.trouble:
+            down.append(trouble)
         rows += [_row(model) for model in shelf.models]
     lines = table(("model", "where", "size", "fits", "loaded", "window", "quant", "can also"), rows, right="size")
     remote = [r.name for r in factory.registry.recipes() if not r.is_local and r.enabled]
@@ -58,7 +51,7 @@ def _row(model: LLMModelInfo) -> tuple[str, ...]:
         *here,
         window(model, short=True),
         model.quantization or "",
-        ", ".join(sorted(model.capabilities - PLAIN)),
+        ", ".join(abilities(model)),
     )
 
 
@@ -97,9 +90,7 @@ def use(kernel: KernelServices, line: str) -> None:
     if factory.cache.mode == "replay" and not keep:
         kernel.session().wish(name)
         known = factory.portal.run(factory.cache.recorded_by(name))
-        say(
-            [_answers_now(known.full_name, known.is_local) if known else f"No answer by {name} is in a recording here."]
-        )
+        say([answers_now(known.full_name, known.is_local) if known else f"No answer by {name} is in a recording here."])
         return
     if keep and factory.settings.is_locked("default_model"):
         raise InvalidInputError(
@@ -107,7 +98,7 @@ def use(kernel: KernelServices, line: str) -> None:
             next_step=f"%llm use {name} takes it for this session.",
         )
     choice = factory.portal.run(kernel.session().use(name))
-    said = [_answers_now(choice.full_name, choice.is_local)]
+    said = [answers_now(choice.full_name, choice.is_local)]
     if keep:
         from llm_jupyter.settings import write_default_model
 
@@ -115,11 +106,6 @@ def use(kernel: KernelServices, line: str) -> None:
         factory.providers.default_model = choice.full_name
         said.append(f"It is default_model in {factory.settings.file} too.")
     say(said)
-
-
-def _answers_now(name: str, is_local: bool) -> str:
-    where = "local" if is_local else "remote: prompts leave this machine"
-    return f"{name} ({where}) answers from now on, in this session."
 
 
 def load(kernel: KernelServices, line: str) -> None:
@@ -180,88 +166,13 @@ def pull(kernel: KernelServices, line: str) -> None:
     show(f"{provider.name}/{download.name} is here{download.summary()}.")
 
 
-class Download:
-    """How far a download is, and how fast it was lately, in a line."""
-
-    def __init__(self, model: str, clock: Callable[[], float] = time.monotonic) -> None:
-        self.name = model.rpartition("://")[2].partition("#")[0]
-        self._clock = clock
-        self.began = False
-        self._started = clock()
-        self._last = PullProgress("starting")
-        self._marks: deque[tuple[float, int]] = deque()
-        self._was_missing = False
-
-    def add(self, progress: PullProgress) -> None:
-        """Take in a report."""
-        self.began, self._last = True, progress
-        if progress.total:
-            self._was_missing |= progress.completed < progress.total
-        if progress.completed:
-            self._marks.append((self._clock(), progress.completed))
-
-    def line(self) -> str:
-        """The state at this moment."""
-        last, name = self._last, _tail(self.name)
-        if not last.total or not last.completed:
-            return f"{name}: {last.status}"
-        share = min(1.0, last.completed / last.total)
-        bar = "█" * round(24 * share) + "░" * (24 - round(24 * share))
-        text = f"{name}  {bar} {share:4.0%}  {_megabytes(last)}"
-        if last.completed >= last.total:
-            return f"{text}  {'finishing' if last.status.startswith('pulling') else last.status}"
-        speed = self._speed()
-        if speed <= 0:
-            return text
-        return f"{text}  {speed / 1e6:,.1f} MB/s  {_duration((last.total - last.completed) / speed, '.0f')} left"
-
-    def ending(self, word: str) -> str:
-        """The line of a download that broke off."""
-        return f"{self.name}: {word}" + (f" at {_megabytes(self._last)}" if self._last.completed else "")
-
-    def summary(self) -> str:
-        """What a download that is over was like."""
-        if not self._was_missing:
-            return ": it was here already"
-        return f": {size(self._last.completed)}, after {_duration(self._clock() - self._started)}"
-
-    def _speed(self) -> float:
-        """Bytes a second over the last few seconds, 0 where that cannot be told yet."""
-        now = self._clock()
-        while self._marks and self._marks[0][0] < now - SPEED_WINDOW:
-            self._marks.popleft()
-        if not self._marks or now - self._marks[0][0] < 0.2:
-            return 0.0
-        began, completed = self._marks[0]
-        return (self._last.completed - completed) / (now - began)
-
-
-def _megabytes(progress: PullProgress) -> str:
-    of = f" of {progress.total / 1e6:,.0f}" if progress.total else ""
-    return f"{progress.completed / 1e6:,.0f}{of} MB"
-
-
-def _duration(seconds: float, digits: str = ".1f") -> str:
-    if seconds < 90:
-        return f"{seconds:{digits}} s"
-    return f"{seconds / 60:,.0f} min" if seconds < 5400 else f"{seconds / 3600:,.1f} h"
-
-
-def _tail(name: str, most: int = 30) -> str:
-    """The end of a name that is too long for a line that has more to say."""
-    if len(name) <= most:
-        return name
-    _, slash, rest = name[-most:].partition("/")
-    return f"…/{rest}" if slash else f"…{name[-most:]}"
-
-
 def _watched(kernel: KernelServices, work: Coroutine[Any, Any, None], what: str, done: str) -> None:
     """Run something long, saying in one line how long it has taken."""
     started, show = time.monotonic(), kernel.progress_line()
     with closing(kernel.factory.portal.batches(lambda: _Reports(_once(work)), interval=INTERVAL)) as batches:
         for _ in batches:
             show(f"{what}… {time.monotonic() - started:.0f} s")
-    show(f"{done}, after {_duration(time.monotonic() - started)}.")
+    show(f"{done}, after {waited(time.monotonic() - started)}.")
 
 
 async def _once(work: Coroutine[Any, Any, None]) -> AsyncIterator[PullProgress]:

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import time
 
-from llm_jupyter.choice import Shelf
-from llm_jupyter.errors import ForeignServerError, InvalidInputError
-from llm_jupyter.factory import LLMFactory
+from llm_jupyter.errors import InvalidInputError
 from llm_jupyter.magics.kernel import KernelServices
-from llm_jupyter.magics.text import duration, say, shortened, table
-from llm_jupyter.selection import Recipe
-from llm_jupyter.types import LLMProviderStatus, ProviderState
-
-NOT_ASKED = "not asked before %llm use or -m names it"
+from llm_jupyter.magics.text import say, table
+from llm_jupyter.overview import ProviderView, views
+from llm_jupyter.wording import duration, shortened
 
 
 def status(kernel: KernelServices, line: str) -> None:
@@ -20,54 +16,26 @@ def status(kernel: KernelServices, line: str) -> None:
     if line:
         raise InvalidInputError(f"%llm status takes nothing, not {line[:40]!r}")
     factory = kernel.factory
-    shelves = {shelf.recipe.name: shelf for shelf in factory.portal.run(factory.providers.catalogue())}
-    recipes = factory.registry.listed()
-    absent = [recipe.name for recipe in recipes if _is_absent(factory, shelves.get(recipe.name))]
-    rows = [_status_row(factory, recipe, shelves.get(recipe.name)) for recipe in recipes if recipe.name not in absent]
-    lines = table(("provider", "where", "state", "since", "latency", "models", "reason"), rows, right="latency")
+    found, absent = views(factory, factory.portal.run(factory.providers.catalogue()))
+    lines = table(
+        ("provider", "where", "state", "since", "latency", "models", "reason"),
+        [_row(one) for one in found],
+        right="latency",
+    )
     if absent:
         lines.append(f"Not running at their usual places: {', '.join(absent)}.")
     say(lines)
 
 
-def _is_absent(factory: LLMFactory, shelf: Shelf | None) -> bool:
-    """Whether it is at a place that nobody configured, and never was there."""
-    if shelf is None or not shelf.is_absent:
-        return False
-    status = factory.providers.status(shelf.recipe.name)
-    return status is None or status.state is ProviderState.DISCONNECTED
+def _row(view: ProviderView) -> tuple[str, ...]:
+    since = duration(max(0.0, time.time() - view.since)) if view.since is not None else ""
+    models = str(len(view.models)) if view.models is not None else ""
+    latency = "" if view.latency is None else _milliseconds(view.latency)
+    return view.recipe.name, view.where, view.state, since, latency, models, shortened(view.reason, 70)
 
 
-def _status_row(factory: LLMFactory, recipe: Recipe, shelf: Shelf | None) -> tuple[str, ...]:
-    where = "local" if recipe.is_local else "remote"
-    if not recipe.enabled:
-        return recipe.name, where, "off", "", "", "", recipe.reason or "switched off in the settings"
-    status = factory.providers.status(recipe.name)
-    if shelf is None:
-        if status is None or status.state is ProviderState.DISCONNECTED:
-            return recipe.name, where, ProviderState.DISCONNECTED, "", "", "", NOT_ASKED
-        return recipe.name, where, status.state, _ago(status), _latency(status), "", status.reason
-    if isinstance(shelf.error, ForeignServerError):
-        return recipe.name, where, ProviderState.DISCONNECTED, "", "", "", shelf.error.what
-    assert status is not None
-    reason = status.reason
-    if not reason and status.state is ProviderState.DISCONNECTED:
-        reason = "starts at the first question"
-    elif status.state is ProviderState.CONNECTED and status.is_live:
-        reason = "the last question was answered"
-    models = str(len(shelf.models)) if shelf.error is None else ""
-    return recipe.name, where, status.state, _ago(status), _latency(status), models, shortened(reason, 70)
-
-
-def _ago(status: LLMProviderStatus) -> str:
-    if status.state is ProviderState.DISCONNECTED:
-        return ""
-    return duration(max(0.0, time.time() - status.since))
-
-
-def _latency(status: LLMProviderStatus) -> str:
-    is_there = status.latency is not None and status.state is not ProviderState.FAILED
-    return f"{(status.latency or 0.0) * 1000:.0f} ms" if is_there else ""
+def _milliseconds(seconds: float) -> str:
+    return f"{seconds * 1000:.0f} ms"
 
 
 def providers(kernel: KernelServices, line: str) -> None:
@@ -95,7 +63,7 @@ def connect(kernel: KernelServices, line: str) -> None:
     factory, name = kernel.factory, _named(line, "connect")
     status = factory.portal.run(factory.providers.connect(name))
     where = "local" if status.is_local else "remote: prompts to it leave this machine"
-    took = f" It answered in {_latency(status)}." if status.latency is not None else ""
+    took = f" It answered in {_milliseconds(status.latency)}." if status.latency is not None else ""
     say([f"{name} ({where}) is {status.state}.{took}"])
 
 

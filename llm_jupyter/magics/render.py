@@ -19,8 +19,9 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from typing import IO, Any, Protocol
 
-from llm_jupyter.magics.markdown import Parts, harmless
+from llm_jupyter.magics.markdown import MOST, Parts, harmless, laid_out
 from llm_jupyter.types import LLMResponse
+from llm_jupyter.wording import visible
 
 UPDATE_INTERVAL = 1 / 13
 """Seconds for each message while an answer grows: with the two that end it, no second has more than fifteen."""
@@ -93,6 +94,7 @@ class NotebookView:
         self._growing = False
         self._last_status = 0.0
         self._thought_for: float | None = None
+        self._thinking = ("", "")
 
     def beat(self, text: str, thinking: str, status: str) -> None:
         now = self._clock()
@@ -106,7 +108,7 @@ class NotebookView:
         first, self._growing = not self._growing, True
         if not first and (now < self._next - UPDATE_INTERVAL * 0.1 or not self._budget.allows()):
             return
-        self._grow(self._folded(thinking) + text, status, now)
+        self._grow(text, self._folded(thinking), status, now)
 
     def finish(self, response: LLMResponse, marks: Mapping[str, Any], notes: Sequence[str]) -> None:
         if self._thought_for is None and response.thinking:
@@ -130,19 +132,21 @@ class NotebookView:
         else:
             self._show(0, {"text/markdown": f"*{harmless(status)}*"})
 
-    def _grow(self, text: str, status: str, now: float) -> None:
-        parts = self._parts
-        moved = parts.settle(text) if self._footer else False
-        tail = text[parts.settled :]
+    def _grow(self, text: str, folded: str, status: str, now: float) -> None:
+        parts, place = self._parts, len(folded)
+        whole = (" " * (place - 1) + "\n" if folded else "") + text  # what is folded takes its bytes, and is no text
+        moved = parts.settle(whole) if self._footer else False
+        border = max(parts.settled, place)
         if moved or not parts.settled:
-            shown = text[: parts.settled] + parts.closing if parts.settled else text
-            self._show(0, {"text/markdown": harmless(shown)})
+            shown = whole[place:border] + parts.closing if parts.settled else text
+            self._show(0, {"text/markdown": folded + laid_out(shown)})
             if not parts.settled:
-                self._budget.spend(len(shown))
+                self._budget.spend(place + len(shown))
         if not self._footer:
             return
         if parts.settled:
-            content = f"{harmless(parts.opening + tail)}{_end_of(parts)}\n\n*{self._label()} · {status}*"
+            tail = laid_out(parts.opening + whole[border:])
+            content = f"{tail}\n\n*{harmless(f'{self._label()} · {status}')}*"
             self._show(1, {"text/markdown": content})
             self._budget.spend(len(content))
         elif now - self._last_status >= 1:
@@ -150,19 +154,25 @@ class NotebookView:
             self._show(1, _small([f"{self._label()} · {status}"]))
 
     def _close(self, text: str, thinking: str, metadata: dict[str, Any], notes: Sequence[str]) -> None:
-        shown = self._folded(thinking) + harmless(text) if text else self._folded(thinking) + "*The answer is empty.*"
+        shown = self._folded(thinking) + (laid_out(text) or "*The answer is empty.*")
         self._show(0, {"text/markdown": shown, "text/plain": text or "(The answer is empty.)"}, metadata)
         lines = [*([self._label()] if self._footer else []), *notes]
         if self._footer and notes and len(notes[0]) < 40:
             lines = [f"{self._label()} · {notes[0]}", *notes[1:]]
+        if len(text) > MOST:
+            lines.append(
+                f"{len(text) - MOST:,} more characters are not shown here; the answer in a variable (-o NAME) has all."
+            )
         if lines:
             self._show(1, _small(lines))
 
     def _folded(self, thinking: str) -> str:
         if not thinking.strip():
             return ""
+        if thinking != self._thinking[0]:
+            self._thinking = (thinking, laid_out(thinking.strip()))
         seconds = "" if self._thought_for is None or not self._live else f" for {self._thought_for:.0f} s"
-        return f"<details><summary>Thought{seconds}</summary>\n\n{harmless(thinking.strip())}\n\n</details>\n\n"
+        return f"<details><summary>Thought{seconds}</summary>\n\n{self._thinking[1]}\n\n</details>\n\n"
 
     def _metadata(self, response: LLMResponse, marks: Mapping[str, Any]) -> dict[str, Any]:
         stable: dict[str, Any] = {
@@ -192,14 +202,11 @@ class NotebookView:
         self._next = max(self._next, self._clock()) + UPDATE_INTERVAL
 
 
-def _end_of(parts: Parts) -> str:
-    return "\n" + parts.closing.strip("\n") if parts.closing else ""
-
-
 def _small(lines: Sequence[str]) -> dict[str, str]:
     """A footer: quiet in a page, plain text elsewhere."""
-    marked = "<br>".join(html.escape(line) for line in lines)
-    return {"text/html": f'<small style="color: gray">{marked}</small>', "text/plain": "\n".join(lines)}
+    plain = [visible(line) for line in lines]
+    marked = "<br>".join(html.escape(line) for line in plain)
+    return {"text/html": f'<small style="color: gray">{marked}</small>', "text/plain": "\n".join(plain)}
 
 
 class ReplacedLine:
@@ -254,14 +261,14 @@ class TerminalView:
             self._written = len(text)
         elif not text and self._out.isatty():
             self._clear_status()
-            self._status = ("Thinking… " if thinking else "") + status
+            self._status = visible(("Thinking… " if thinking else "") + status)
             self._out.write(self._status)
         self._out.flush()
 
     def finish(self, response: LLMResponse, marks: Mapping[str, Any], notes: Sequence[str]) -> None:
         self.beat_rest(response.text)
         for line in [*([self._label()] if self._footer else []), *notes]:
-            self._out.write(f"[{line}]\n")
+            self._out.write(f"[{visible(line)}]\n")
         self._out.flush()
 
     def fail(self, text: str, thinking: str, reason: str) -> None:

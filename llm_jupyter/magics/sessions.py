@@ -12,18 +12,13 @@ from llm_jupyter.errors import InvalidInputError, SessionError
 from llm_jupyter.magics.args import COUNT, OLDER, YES, parse
 from llm_jupyter.magics.kernel import KernelServices
 from llm_jupyter.magics.text import duration, say, shortened, table
-from llm_jupyter.portable import as_json, as_markdown, conversation_of, from_json
-from llm_jupyter.sessions.manager import NAME
+from llm_jupyter.portable import conversation_of, export, file_name, from_json
 from llm_jupyter.store import SessionRecord
 
 UNITS = {"h": 3600, "d": 86400, "w": 7 * 86400}
 USUALLY = 20
 """Conversations that are listed, where nobody says how many."""
 
-EXPORTED = re.compile(rb'\A(?:# [^\n]*\n\n\*\d{4}-\d\d-\d\d \d\d:\d\d UTC\*|\{\s*"format": "llm_jupyter\.session")')
-"""The beginning of a file that an export may replace without asking: an earlier export."""
-
-STORED_ONLY = "nothing is stored now, and %llm session {} is about what is stored"
 NOTHING = "Nothing was deleted."
 
 
@@ -38,8 +33,8 @@ def session(kernel: KernelServices, line: str) -> None:
         _show(kernel)
     elif verb in VERBS:
         action, is_of_the_stored = VERBS[verb]
-        if is_of_the_stored and kernel.factory.sessions.is_private:
-            raise SessionError(STORED_ONLY.format(verb), next_step="%llm private off goes back to it.")
+        if is_of_the_stored:
+            kernel.factory.sessions.expect_stored(f"%llm session {verb}")
         action(kernel, rest.strip())
     else:
         raise InvalidInputError(
@@ -69,13 +64,8 @@ def _show(kernel: KernelServices) -> None:
 
 def _new(kernel: KernelServices, line: str) -> None:
     name = _unquoted(line)
-    if name and kernel.factory.sessions.is_private:
-        raise SessionError("nothing is stored now, not even a name", next_step="%llm session new takes none then.")
+    _begin_anew(kernel, name or None)
     if name:
-        _check_free(kernel, name)
-    reset(kernel, "")
-    if name:
-        kernel.factory.sessions.rename(name)
         say([f"It is called {name}."])
 
 
@@ -118,10 +108,6 @@ def _name(kernel: KernelServices, line: str) -> None:
 
 def _fork(kernel: KernelServices, line: str) -> None:
     old, name = kernel.session(), _unquoted(line)
-    if not old.is_stored:
-        raise SessionError("there is nothing to copy yet", next_step="Ask something first: %chat your question")
-    if name:
-        _check_free(kernel, name)
     fork = kernel.factory.sessions.fork(name or None)
     say([f"This is a copy, {fork.name or fork.id}; %llm session use {old.name or old.id} returns to the original."])
 
@@ -148,20 +134,13 @@ def _delete(kernel: KernelServices, line: str) -> None:
 def _export(kernel: KernelServices, line: str) -> None:
     values, name = _with_yes(line, "%llm session export")
     current = kernel.session()
-    path = Path(_unquoted(name) or f"{current.name or 'conversation'}.md").expanduser()
-    if path.suffix not in (".md", ".json"):
-        raise InvalidInputError(f"{path.name} tells no format", next_step="Name a file that ends in .md or .json.")
-    turns = current.store.all_turns(current.id)
-    content = as_json(current.record, turns) if path.suffix == ".json" else as_markdown(current.record, turns).encode()
-    try:
-        is_other = path.exists() and not EXPORTED.match(path.read_bytes())
-        if is_other and not values.get("yes") and not kernel.asks(f"Replace {path}, which is no export? [y/N] "):
-            say(["Nothing was written."])
-            return
-        path.write_bytes(content)
-    except OSError as error:
-        raise SessionError(f"{path} cannot be written: {error.strerror}", next_step="Name another place.") from None
-    say([f"Written to {path.absolute()}."])
+    path = Path(_unquoted(name) or f"{file_name(current.name or 'conversation')}.md").expanduser()
+
+    def may_replace() -> bool:
+        return bool(values.get("yes")) or kernel.asks(f"Replace {path}, which is no export? [y/N] ")
+
+    is_written = export(current.record, current.store.all_turns(current.id), path, may_replace)
+    say([f"Written to {path.absolute()}." if is_written else "Nothing was written."])
 
 
 def _import(kernel: KernelServices, line: str) -> None:
@@ -220,14 +199,6 @@ def _unquoted(line: str) -> str:
     return line[1:-1].strip() if len(line) > 1 and line[0] == line[-1] and line[0] in "'\"" else line
 
 
-def _check_free(kernel: KernelServices, name: str) -> None:
-    if not NAME.fullmatch(name):
-        raise SessionError(f"{name[:60]!r} cannot be a name", next_step="Take up to 80 characters, no slashes.")
-    if kernel.factory.store.named(name) is not None:
-        next_step = f"%llm session use {name} goes on with it; or take another name."
-        raise SessionError(f"there is a conversation {name!r} already", next_step=next_step)
-
-
 def _count(number: int, what: str) -> str:
     return f"{number:,} {what}{'' if number == 1 else 's'}"
 
@@ -239,8 +210,12 @@ def reset(kernel: KernelServices, line: str) -> None:
     """`%llm reset`."""
     if line:
         raise InvalidInputError("%llm reset takes nothing", next_step="%llm session new NAME begins one with a name.")
+    _begin_anew(kernel, None)
+
+
+def _begin_anew(kernel: KernelServices, name: str | None) -> None:
     old, sessions = kernel.session(), kernel.factory.sessions
-    sessions.reset()
+    sessions.reset(name)
     kernel.last = None
     kept = f"; %llm session use {old.name or old.id} returns to the old one" if old.is_stored and old.is_kept else ""
     private = " Nothing of it is stored either." if sessions.is_private else ""

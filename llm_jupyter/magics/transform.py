@@ -11,7 +11,9 @@ from __future__ import annotations
 import re
 from collections import deque
 
-_CELL = re.compile(r"(?:[ \t]*\r?\n)*%%(?P<name>chat|llm)(?:[ \t]+(?P<line>[^\r\n]*))?\r?\n(?P<body>.+)", re.DOTALL)
+_CELL = re.compile(
+    r"(?:[ \t]*\r?\n)*%%(?P<name>chat|compare|llm)(?:[ \t]+(?P<line>[^\r\n]*))?\r?\n(?P<body>.+)", re.DOTALL
+)
 _LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
 _OURS = re.compile(r"(?P<indent>[ \t]*)%(?P<name>chat|llm)[ \t]+(?=\S)")
 _ODD_END = re.compile("[\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")

@@ -13,13 +13,14 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any, NamedTuple, Protocol
 
 import psutil
 
 from llm_jupyter.errors import HostError, InsufficientMemoryError, InvalidInputError, ModelLoadError
 from llm_jupyter.events import Event, HostStarted, HostStopped
 from llm_jupyter.providers._gguf import GGUFHeader, read_header
+from llm_jupyter.types import ProviderState
 
 CHILD = Path(__file__).with_name("_llama_child.py")
 START_TIMEOUT = 300.0
@@ -32,6 +33,7 @@ WORKING_MEMORY = 64 * 2**20
 """Bytes that llama.cpp needs beside weights and cache, measured with a 135M model and rounded up."""
 
 INSTALL = "Type: %pip install 'jupyter-llm[embedded]'"
+ENDED = "its process ended; the next question starts it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,17 @@ class LaunchPlan:
         return LaunchPlan(min(self.context, declared), self.slots, threads, self.prompt_log)
 
 
+class Outlook(NamedTuple):
+    """What becomes of a process while nobody asks it anything: connected means that it serves, loading that it will again.
+
+    `is_anew` says that it is another start of it, with another `url` or `api_key`, since the last look.
+    """
+
+    state: ProviderState
+    reason: str = ""
+    is_anew: bool = False
+
+
 class ModelHost(Protocol):
     """A process that has a model loaded, as its provider sees it."""
 
@@ -77,7 +90,10 @@ class ModelHost(Protocol):
 
     @property
     def is_running(self) -> bool:
-        """Whether the process that `url` and `api_key` are of still serves."""
+        """Whether the process that `url` and `api_key` are of still serves; for whoever is about to use it."""
+
+    def follow(self) -> Outlook:
+        """A look at what becomes of it, for whoever does not use it now."""
 
     async def recover(self) -> bool:
         """It runs no more: wait until whoever watches it has started it again. False where nobody does.
@@ -93,17 +109,22 @@ class Launcher(Protocol):
     """Whoever starts llama.cpp for a provider, and publishes what happens to the process under the name `host`."""
 
     async def launch(
-        self, model: Path, alias: str, plan: LaunchPlan, *, host: str, publish: Callable[[Event], object]
-    ) -> ModelHost:
-        """Raises `InvalidInputError`, `InsufficientMemoryError`, `ModelLoadError` (the file) or `HostError` (the process)."""
+        self, model: Path, alias: str, plan: LaunchPlan, *, host: str, publish: Callable[[Event], object],
+        looked: Callable[[], object],
+    ) -> ModelHost:  # fmt: skip
+        """Where somebody looks after the process, `looked` is called after each look, from the event loop.
+
+        Raises `InvalidInputError`, `InsufficientMemoryError`, `ModelLoadError` (the file) or `HostError` (the process).
+        """
 
 
 class ChildLauncher:
     """Runs llama.cpp as a child of this process, for nobody else."""
 
     async def launch(
-        self, model: Path, alias: str, plan: LaunchPlan, *, host: str, publish: Callable[[Event], object]
-    ) -> LlamaProcess:
+        self, model: Path, alias: str, plan: LaunchPlan, *, host: str, publish: Callable[[Event], object],
+        looked: Callable[[], object],
+    ) -> LlamaProcess:  # fmt: skip
         return await LlamaProcess.start(model, alias, plan, host=host, publish=publish)
 
 
@@ -172,6 +193,10 @@ class LlamaProcess:
     def is_running(self) -> bool:
         """Whether it has not ended."""
         return self._process.returncode is None
+
+    def follow(self) -> Outlook:
+        """Nobody starts it again while nobody asks."""
+        return Outlook(ProviderState.CONNECTED) if self.is_running else Outlook(ProviderState.DISCONNECTED, ENDED)
 
     async def recover(self) -> bool:
         """Nobody starts it again but its provider."""

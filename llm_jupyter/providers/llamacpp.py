@@ -7,7 +7,6 @@ GGUF file; with `base_url` it is an OpenAI-compatible provider of that server an
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -15,23 +14,25 @@ from typing import ClassVar
 import msgspec
 
 from llm_jupyter.errors import LLMError, ModelNotFoundError, UnsupportedOperationError
-from llm_jupyter.events import (
-    ModelDeleted,
-    ModelLoaded,
-    ModelLoading,
-    ModelPulled,
-    ModelPulling,
-    ModelUnloaded,
-)
+from llm_jupyter.events import ModelDeleted, ModelPulled, ModelPulling
 from llm_jupyter.providers._download import disk_error, remove
+from llm_jupyter.providers._embedded_process import EmbeddedProcess
 from llm_jupyter.providers._gguf import read_header
 from llm_jupyter.providers._http import HttpClient
-from llm_jupyter.providers._llama_process import ChildLauncher, Launcher, LaunchPlan, ModelHost
+from llm_jupyter.providers._llama_process import ChildLauncher, Launcher, LaunchPlan
 from llm_jupyter.providers._weights import MODEL_ID, SIZE, WeightsFolder
 from llm_jupyter.providers.base import DEFAULT_OPTIONS, ChunkStream, Window
 from llm_jupyter.providers.openai_compatible import OpenAICompatibleProvider
 from llm_jupyter.settings import home_folder
-from llm_jupyter.types import Capability, GenerationOptions, LLMModelInfo, MessageLike, ProviderState, PullProgress
+from llm_jupyter.types import (
+    Capability,
+    GenerationOptions,
+    LLMModelInfo,
+    LLMProviderStatus,
+    MessageLike,
+    ProviderState,
+    PullProgress,
+)
 
 DEMONSTRATION_TOKENS = 512
 """Tokens of an answer of the demonstration model when nothing else is asked: it tends to go on and on."""
@@ -79,10 +80,9 @@ class LlamaCppProvider(OpenAICompatibleProvider):
         self._embedded = base_url is None
         self._weights = WeightsFolder(home or home_folder())
         self._plan = LaunchPlan(context, slots, threads, str(prompt_log) if prompt_log else None)
-        self._launcher: Launcher = launcher or ChildLauncher()
-        self._process: ModelHost | None = None
-        self._loaded: str | None = None
-        self._starting = asyncio.Lock()
+        self._process = EmbeddedProcess(
+            self, launcher or ChildLauncher(), self._plan, enter=self._enter, file_of=self._file
+        )
         if self._embedded:
             self._client = None
             self.slots = slots
@@ -98,7 +98,7 @@ class LlamaCppProvider(OpenAICompatibleProvider):
     @property
     def process_id(self) -> int | None:
         """The id of the process that has the model, if one runs."""
-        return self._process.pid if self._process is not None else None
+        return self._process.pid
 
     def advice(self, model: str) -> str:
         return ADVICE if self._embedded and model == MODEL_ID else ""
@@ -106,16 +106,23 @@ class LlamaCppProvider(OpenAICompatibleProvider):
     async def connect(self) -> None:
         if not self._embedded:
             return await super().connect()
-        self._enter(ProviderState.CONNECTED)
+        self._process.follow()
+        if not self._process.is_coming_back:
+            self._enter(ProviderState.CONNECTED)
         return None
+
+    async def get_status(self) -> LLMProviderStatus:
+        if not self._embedded:
+            return await super().get_status()
+        await self.connect()
+        return self.status()
 
     def observed(self, error: LLMError | None, *, answered: bool = False) -> None:
         if not self._embedded:  # the embedded one's state is that of its process
             super().observed(error, answered=answered)
 
     async def disconnect(self) -> None:
-        async with self._starting:
-            await self._stop()
+        await self._process.stop()
         await super().disconnect()
         self._enter(ProviderState.DISCONNECTED)
 
@@ -128,7 +135,7 @@ class LlamaCppProvider(OpenAICompatibleProvider):
     async def get_available_models(self) -> list[LLMModelInfo]:
         if not self._embedded:
             return await super().get_available_models()
-        self._notice_death()
+        self._process.follow()
         files = self._weights.files()
         return [await self._describe(model, files.get(model)) for model in dict.fromkeys((MODEL_ID, *files))]
 
@@ -172,7 +179,7 @@ class LlamaCppProvider(OpenAICompatibleProvider):
             raise self._unknown(model)
         if file.parent != self._weights.path:
             raise UnsupportedOperationError(f"{file} was not put there by llm_jupyter, so it is not removed")
-        if self._loaded == model:
+        if self._process.model == model:
             await self.unload_model(model)
         try:
             remove(file)
@@ -188,9 +195,7 @@ class LlamaCppProvider(OpenAICompatibleProvider):
     async def unload_model(self, model: str) -> None:
         if not self._embedded:
             self._unsupported("unload models on request")
-        async with self._starting:
-            if self._loaded == model:
-                await self._stop()
+        await self._process.stop(model)
 
     async def embed(self, texts: Sequence[str], *, model: str) -> list[list[float]]:
         if self._embedded:
@@ -219,98 +224,21 @@ class LlamaCppProvider(OpenAICompatibleProvider):
     async def probe(self) -> None:
         if not self._embedded:
             await super().probe()
-        self._notice_death()
-
-    def _notice_death(self) -> None:
-        """Let the state follow the process where nobody has asked it anything since it ended."""
-        is_settled = self._process is not None and self._loaded is not None and not self._starting.locked()
-        if is_settled and self._process is not None and not self._process.is_running:
-            self._enter(ProviderState.DISCONNECTED, "its process ended; the next question starts it")
+        self._process.follow()
 
     async def _ready(self, model: str | None = None) -> HttpClient:
-        """The client of a running process that has the model loaded; starts, restarts or fetches what is missing."""
         if not self._embedded:
             return await super()._ready(model)
-        async with self._starting:
-            if self._process is not None and self._client is not None and model in (None, self._loaded):
-                if self._process.is_running:
-                    return self._client
-                if await self._is_recovered(self._process):
-                    return self._client
-            if self._process is not None:
-                await self._stop()
-            return await self._start(model or MODEL_ID)
+        return await self._process.ready(model or self._process.model or MODEL_ID)
 
     def _reachable(self, model: str) -> HttpClient | None:
-        if not self._embedded:
-            return super()._reachable(model)
-        is_serving = model == self._loaded and not self._starting.locked()
-        return self._client if is_serving and self._process is not None and self._process.is_running else None
+        return self._process.reachable(model) if self._embedded else super()._reachable(model)
 
     async def _find_window(self, model: str, options: GenerationOptions) -> Window | None:
         if self._embedded and self._reachable(model) is None:
             info = await self.get_model_info(model)
             return Window(info.effective_context or self._plan.context, "as it will be loaded")
         return await super()._find_window(model, options)
-
-    async def _start(self, model: str) -> HttpClient:
-        before = self.state
-        self._enter(ProviderState.LOADING)
-        try:
-            file = await self._file(model)
-            started = time.monotonic()
-            self.publish(ModelLoading(provider=self.name, model=model, size=file.stat().st_size))
-            self._process = await self._launcher.launch(
-                file, model, self._plan, host=self.name, publish=lambda event: self.publish(event)
-            )
-        except LLMError as error:
-            self._enter(ProviderState.FAILED, error.what)
-            raise
-        except asyncio.CancelledError:
-            self._enter(before)
-            raise
-        self._loaded = model
-        return self._serving(self._process, model, time.monotonic() - started)
-
-    async def _is_recovered(self, process: ModelHost) -> bool:
-        """Whether the process that died serves again, because whoever watches it has started it again."""
-        model, client, started = self._loaded or MODEL_ID, self._client, time.monotonic()
-        before = self.state
-        self._enter(ProviderState.LOADING, "its process died")
-        try:
-            if not await process.recover():
-                return False
-        except LLMError as error:
-            await self._stop()
-            self._enter(ProviderState.FAILED, error.what)
-            raise
-        except asyncio.CancelledError:
-            self._enter(before)
-            raise
-        if client is not None:
-            await client.close()
-        self.publish(ModelUnloaded(provider=self.name, model=model))
-        self.publish(ModelLoading(provider=self.name, model=model))
-        self._serving(process, model, time.monotonic() - started)
-        return True
-
-    def _serving(self, process: ModelHost, model: str, seconds: float) -> HttpClient:
-        self._client = HttpClient(f"{process.url}/v1", name=self.name, api_key=process.api_key)
-        self._client.where = self.where
-        self._enter(ProviderState.CONNECTED)
-        self.publish(ModelLoaded(provider=self.name, model=model, seconds=seconds))
-        return self._client
-
-    async def _stop(self) -> None:
-        process, model = self._process, self._loaded
-        client, self._client = self._client, None
-        self._process = self._loaded = None
-        if process is not None:
-            await process.stop()  # before the client is closed: whoever still reads an answer then sees it break off
-        if client is not None:
-            await client.close()
-        if model is not None:
-            self.publish(ModelUnloaded(provider=self.name, model=model))
 
     # -- the files
 
@@ -357,7 +285,7 @@ class LlamaCppProvider(OpenAICompatibleProvider):
             quantization=header.quantization,
             license=header.license,
             size=header.size,
-            loaded=model == self._loaded and self.process_id is not None,
+            loaded=model == self._process.model and self.process_id is not None,
         )
 
     def _unknown(self, model: str) -> ModelNotFoundError:

@@ -31,6 +31,11 @@ def remembered(store: Store, session: str, count: int) -> list[Remembered]:
     ]  # fmt: skip
 
 
+def why_left_out(turn: TurnRecord) -> str:
+    """Why a turn is not in the context, without the state of the file that is kept with it; empty where it is."""
+    return turn.left_out.partition(" since the notebook")[0]
+
+
 def stale_turns(places: Sequence[Place]) -> set[str]:
     """The turns, of a whole conversation, that were answered under another version of what stands before them: one that is
     older than something before it, or did not follow what it follows now.

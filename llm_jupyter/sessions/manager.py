@@ -99,12 +99,20 @@ class LLMSessionManager:
         document = read_document(path)
         return document is not None and belongs(self.current.store, self.current.record, document)
 
-    def reset(self) -> LLMSession:
-        """Begin a fresh current conversation; its model stays, and the old one is kept."""
+    def reset(self, name: str | None = None) -> LLMSession:
+        """Begin a fresh current conversation, under a name if one is given; its model stays, and the old one is kept.
+
+        Raises `SessionError` for a name that is taken, or is no name, and begins nothing then.
+        """
+        if name is not None:
+            self.expect_stored("a name")
+            self._check_name(name)
         old, fresh = self.current, self.new(private=self.is_private)
         fresh.choice, fresh.model = old.choice, old.model
         self._let_go(old)
         self.current = self._bind(fresh)
+        if name is not None:
+            self.rename(name)
         return fresh
 
     def use(self, name: str) -> LLMSession:
@@ -122,16 +130,19 @@ class LLMSessionManager:
             self._go_on_with(record, "you asked for it")
         return self.current
 
-    def fork(self, name: str | None = None) -> LLMSession:
-        """Go on with a copy of the current conversation; the original stays as it is. Raises `SessionError`."""
+    def fork(self, name: str | None = None, *, of: str | None = None) -> LLMSession:
+        """Go on with a copy of a conversation, of the current one unless told otherwise; the original stays as it is.
+
+        Raises `SessionError`.
+        """
         if self.is_private:
             raise SessionError("a private conversation is not kept, so it has no copy", next_step="%llm private off")
         if name is not None:
             self._check_name(name)
-        original = self.current
+        original = self.current if of is None else self.look_at(of)
         if not original.is_stored:
-            original.save()
-        self._let_go(original)
+            raise SessionError("there is nothing to copy yet", next_step="Ask something first: %chat your question")
+        self._let_go(self.current)
         self._copy(original.record, name, "you asked for it")
         return self.current
 
@@ -176,6 +187,14 @@ class LLMSessionManager:
         known.notebook = self._here.notebook if self._here is not None else None
         return known
 
+    def expect_stored(self, what: str) -> None:
+        """Raise `SessionError` while nothing is stored, for what is about conversations that are."""
+        if self.is_private:
+            raise SessionError(
+                f"nothing is stored now, and {what} is about what is stored",
+                next_step="%llm private off goes back to it.",
+            )
+
     # -- all conversations
 
     def all(self) -> list[SessionRecord]:
@@ -195,20 +214,39 @@ class LLMSessionManager:
             return near[0]
         raise SessionError(f"there is no conversation {name[:60]!r}", next_step="%llm session list shows them.")
 
-    def rename(self, name: str) -> None:
-        """Give the current conversation a name. Raises `SessionError` for one that is taken, or is no name."""
-        if name != self.current.name:
+    def look_at(self, name: str) -> LLMSession:
+        """A conversation to be looked at without going on with it, named by its name or id. Raises `SessionError`."""
+        if name in (self.current.id, self.current.name):
+            return self.current
+        record = self.one(name)
+        in_use = (self.current, *self._beside.values())
+        return next((one for one in in_use if one.id == record.id), None) or self._session(record, self.store)
+
+    def rename(self, name: str, *, of: str | None = None) -> None:
+        """Give a conversation a name, the current one unless told otherwise.
+
+        Raises `SessionError` for a name that is taken, or is no name, and where another kernel goes on with it.
+        """
+        session = self.current if of is None else self._to_change(of)
+        if name != session.name:
             self._check_name(name)
-        self.current.save(name=name)
-        self._services.events.publish(SessionRenamed(session=self.current.id, name=name))
+        if session is self.current:
+            session.save(name=name)
+        else:
+            self._forget(session.id)
+            self.store.save_session(msgspec.structs.replace(session.record, name=name))
+        self._services.events.publish(SessionRenamed(session=session.id, name=name))
+
+    def restore(self, turn: str, *, of: str) -> None:
+        """Let an older version of a turn count again. Raises `SessionError` as `rename`, and where there is none of that id."""
+        self._to_change(of).restore(turn)
 
     def delete(self, name: str) -> SessionRecord:
         """Delete a conversation with all its turns; deleting the current one begins a fresh one. Raises `SessionError`."""
-        record = self.one(name)
-        if is_held_by_another(record.holder):
-            raise SessionError("another kernel goes on with that conversation", next_step="Shut it down first.")
+        record = self._to_change(name).record
         if record.id == self.current.id:
             self.reset()
+        self._forget(record.id)
         self.store.delete(record.id)
         self._services.events.publish(SessionDeleted(session=record.id))
         return record
@@ -257,6 +295,17 @@ class LLMSessionManager:
 
     # -- inside
 
+    def _to_change(self, name: str) -> LLMSession:
+        """A conversation that is to be changed from outside, which its own kernel would not notice."""
+        session = self.look_at(name)
+        if is_held_by_another(session.record.holder):
+            raise SessionError("another kernel goes on with that conversation", next_step="Shut it down first.")
+        return session
+
+    def _forget(self, session: str) -> None:
+        """Take up what is stored of it when it is next named."""
+        self._beside = {name: known for name, known in self._beside.items() if known.id != session}
+
     def _say_elsewhere(self) -> None:
         if self._services.cache.mode != "replay":  # which goes through the notebook anew
             self.notices.append(ELSEWHERE)
@@ -265,7 +314,8 @@ class LLMSessionManager:
         if not NAME.fullmatch(name):
             raise SessionError(f"{name[:60]!r} cannot be a name", next_step="Take up to 80 characters, no slashes.")
         if self.store.named(name) is not None:
-            raise SessionError(f"there is a conversation {name!r} already", next_step="Take another name.")
+            next_step = f"%llm session use {name} goes on with it; or take another name."
+            raise SessionError(f"there is a conversation {name!r} already", next_step=next_step)
 
     def _session(self, record: SessionRecord | None, store: Store) -> LLMSession:
         return LLMSession(
@@ -299,14 +349,14 @@ class LLMSessionManager:
         self._services.events.publish(SessionResumed(session=record.id, turns=record.turns, reason=reason))
         if record.turns:
             self.notices.append(
-                f"Resumed {_turns(record)} of {_called(self.current.record)} ({reason}); %llm reset starts over."
+                f"Resumed {_turns(record)} of {self.current.record.title} ({reason}); %llm reset starts over."
             )
 
     def _go_on_with_a_copy(self, found: Found) -> None:
         assert found.record is not None
         self._copy(found.record, None, found.reason)
         self.notices.append(
-            f"This is a copy of {_called(found.record)} with its {_turns(found.record)}, for {found.reason}; "
+            f"This is a copy of {found.record.title} with its {_turns(found.record)}, for {found.reason}; "
             "%llm reset starts over."
         )
 
@@ -327,8 +377,3 @@ class LLMSessionManager:
 
 def _turns(record: SessionRecord) -> str:
     return f"{record.turns} turn{'' if record.turns == 1 else 's'}"
-
-
-def _called(record: SessionRecord) -> str:
-    """What a conversation is called where people read of it."""
-    return record.name or (Path(record.notebook).name if record.notebook else record.id)

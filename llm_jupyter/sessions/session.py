@@ -47,7 +47,7 @@ class LLMSession:
     nothing else, `system` stands before the conversation, `policy` says what happens when it outgrows the model's window.
     `model` is the one that was chosen for it, if any was, `notebook` the file whose cells order its turns. All but the last
     survives with the conversation. `last` is the answer that came last in this kernel, in whatever turn and also
-    to a question with no memory.
+    to a question with no memory; `under_way` are the answers that come now, those with no memory left out.
     """
 
     def __init__(
@@ -67,6 +67,7 @@ class LLMSession:
         self.last: LLMResponse | None = None
         self.model: str | None = None
         self.notebook: Path | None = None
+        self.under_way: list[Answering] = []
         self._documents = DocumentReader()
         self._order: Order | None = None
         self._turnstile = threading.RLock()
@@ -109,6 +110,11 @@ class LLMSession:
         """The turns that stand in the conversation, in order. Reads all of them."""
         return list(reversed(self.store.before(self.id, None, limit=ALL)))
 
+    @property
+    def answering(self) -> Answering | None:
+        """The answer under way, for whoever wants to show or stop it: of several the newest. May be asked from any thread."""
+        return next(reversed(self.under_way), None)
+
     # -- who answers
 
     async def current_choice(self) -> Choice:
@@ -149,31 +155,37 @@ class LLMSession:
         self, prompt: str | Message, *, place: CellPlace | None = None, choice: Choice | None = None,
         wanted: str | None = None, options: GenerationOptions = DEFAULT_OPTIONS, system: str | None = None, images: Sequence[Image] = (),
         append: bool = False, private: bool = False, filled: Sequence[Filled] = (), template: str | None = None,
-        read_interval: float = 0.0,
+        instead: TurnRecord | None = None, read_interval: float = 0.0,
     ) -> Answering:  # fmt: skip
         """Ask the next question of the conversation, or ask again where the same cell asked before.
 
         `choice` and `options` hold for this question alone, a `system` text holds from this turn on. `append` adds a turn
-        where the cell has one; a `private` question sees the conversation and leaves nothing in it or on disk.
+        where the cell has one; a `private` question sees the conversation and leaves nothing in it or on disk. `instead`
+        is a turn whose new version this is: it takes that one's place, and is its cell's.
         """
         message = Message.user(prompt, images) if isinstance(prompt, str) else prompt
         asked = Asked(
             prompt=message, options=options.merged_over(self.options), system=system, choice=choice, wanted=wanted,
             place=place or CellPlace(), append=append, joins=not private, filled=tuple(filled), template=template,
-            read_interval=read_interval,
+            instead=instead, read_interval=read_interval,
         )  # fmt: skip
         return Answering(self, asked)
 
     def ask_once(
         self, prompt: str | Message, *, choice: Choice | None = None, wanted: str | None = None,
         options: GenerationOptions = DEFAULT_OPTIONS, system: str | None = None, images: Sequence[Image] = (),
-        read_interval: float = 0.0, completion: bool = False,
+        read_interval: float = 0.0, completion: bool = False, place: CellPlace | None = None, alone: bool = False,
     ) -> Answering:  # fmt: skip
-        """Ask one question with no memory: it sees nothing of the conversation and leaves nothing in it."""
+        """Ask one question with no memory: it sees nothing of the conversation and leaves nothing in it.
+
+        `place` is the cell that asks; recordings number the answers to a question that is asked several times by it. Asked
+        `alone`, a server gives way to no other that holds the same model.
+        """
         message = Message.user(prompt, images) if isinstance(prompt, str) else prompt
         asked = Asked(
             prompt=message, options=options.merged_over(self.options), system=system, choice=choice, wanted=wanted,
-            sees=False, joins=False, completion=completion, read_interval=read_interval,
+            place=place or CellPlace(), sees=False, joins=False, completion=completion, read_interval=read_interval,
+            alone=alone,
         )  # fmt: skip
         return Answering(self, asked)
 
@@ -239,8 +251,9 @@ class LLMSession:
 
         def live() -> Route:
             return Route(
-                services.providers, self.events, question, services.context, retries=retries, ready=self.announce
-            )
+                services.providers, self.events, question, services.context, retries=retries, ready=self.announce,
+                alone=asked.alone,
+            )  # fmt: skip
 
         asker = Asker(asked.place.cell_id, asked.place.execution)
         is_private = self.is_private or (asked.sees and not asked.joins)
@@ -270,14 +283,14 @@ class LLMSession:
 
     def _written(self, asked: Asked) -> tuple[TurnRecord, Spot]:
         self.save()
-        spot = self._spot(asked)
+        spot = self._spot(asked) if asked.instead is None else self._spot_of(asked.instead)
         before = self._last_before(spot)
         own = uuid.uuid4().hex[:12]
         document = self.document
         turn = TurnRecord(
             id=own, session=self.id, slot=spot.slot or own, position=spot.position, cell=spot.cell,
-            client=asked.place.client, execution=asked.place.execution, prompt=asked.prompt, system=asked.system,
-            created=time.time(), stamp=document.stamp if document is not None else "",
+            client=(asked.instead or asked.place).client, execution=asked.place.execution, prompt=asked.prompt,
+            system=asked.system, created=time.time(), stamp=document.stamp if document is not None else "",
             under=digest_after(place_of(before) if before is not None else None),
             was_saved=document is not None and self.order.lists(spot.cell), filled=asked.filled, template=asked.template,
         )  # fmt: skip
@@ -307,6 +320,12 @@ class LLMSession:
                 return order.look(asked.place, append=asked.append)
             order.hear(asked.place)
             return order.spot(asked.place, append=asked.append)
+
+    def _spot_of(self, turn: TurnRecord) -> Spot:
+        """Where a turn stands by now, for a new version of it."""
+        self.order.read(self.document)
+        now = next((one for one in self.store.versions(self.id, turn.slot) if one.is_current), turn)
+        return Spot(now.position, now.slot, now.id, cell=now.cell)
 
     @property
     def order(self) -> Order:

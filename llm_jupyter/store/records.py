@@ -48,6 +48,11 @@ class SessionRecord(msgspec.Struct, frozen=True, kw_only=True):
     config: SessionConfig = SessionConfig()
     turns: int = 0
 
+    @property
+    def title(self) -> str:
+        """What it is called where people read of it: its name, its notebook, or its id."""
+        return self.name or (Path(self.notebook).name if self.notebook else self.id)
+
 
 class Filled(msgspec.Struct, frozen=True):
     """A variable that was filled into a prompt, with its size in words; its value stands in the prompt alone."""

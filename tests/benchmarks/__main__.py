@@ -10,12 +10,12 @@ from pathlib import Path
 
 import psutil
 
-from tests.benchmarks import failover, idle, loading, sessions, streaming, tokens
+from tests.benchmarks import dashboards, failover, idle, loading, sessions, streaming, tokens
 from tests.benchmarks.figures import Report
 from tests.benchmarks.peers import version_of
 
 RESULTS = Path(__file__).parent / "results" / "latest.json"
-PARTS = ("tokens", "loading", "streaming", "sessions", "failover", "idle")
+PARTS = ("tokens", "loading", "streaming", "sessions", "failover", "idle", "dashboards")
 
 
 def main() -> int:
@@ -45,6 +45,8 @@ def main() -> int:
         failover.run(report, runs=1 if options.quick else 5)
     if "idle" in parts:
         idle.run(report, seconds=10 if options.quick else 60)
+    if "dashboards" in parts:
+        dashboards.run(report, seconds=2 if options.quick else 10)
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps(report.as_json(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     missed = [figure.name for figure in report.figures if figure.met is False]

@@ -113,6 +113,11 @@ class Kernel:
         run.threads = self._watched.num_threads() - threads
         return run
 
+    def tell(self, comm: str, data: dict[str, Any]) -> None:
+        """Send a message of the page's end of a widget."""
+        content = {"comm_id": comm, "data": data}
+        self._client.shell_channel.send(self._client.session.msg("comm_msg", content))
+
     def _take(self, run: Run, request: str, patience: float) -> bool:
         """Wait for one message; whether it says that the cell is over."""
         if not self._page.poll(patience * 1000):
@@ -121,7 +126,10 @@ class Kernel:
         arrived = time.time()
         session = self._client.session
         message = session.deserialize(session.feed_identities(frames)[1])
-        if message["parent_header"].get("msg_id") != request:
+        is_of_this_cell = message["parent_header"].get("msg_id") == request
+        if (
+            not is_of_this_cell and message["msg_type"] != "comm_msg"
+        ):  # a widget goes on sending for the cell that it is in
             return False
         left: datetime = message["header"]["date"]
         run.sent.append(
@@ -129,7 +137,7 @@ class Kernel:
                 message["msg_type"], message["content"], left.timestamp(), arrived, sum(len(frame) for frame in frames)
             )
         )
-        return message["msg_type"] == "status" and message["content"]["execution_state"] == "idle"
+        return is_of_this_cell and message["msg_type"] == "status" and message["content"]["execution_state"] == "idle"
 
     def _cpu(self) -> float:
         """CPU seconds of the kernel so far, of threads that have ended too."""

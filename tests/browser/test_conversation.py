@@ -7,8 +7,8 @@ import re
 
 import pytest
 from labs import ARTIFACTS, Lab
+from pages_of import menu, open_notebook, wait_until_done
 from playwright.sync_api import Locator, Page, expect
-from test_quickstart import menu, open_notebook, wait_until_done
 
 pytestmark = [pytest.mark.browser, pytest.mark.live, pytest.mark.timeout(180)]
 

@@ -10,11 +10,11 @@ from pathlib import Path
 import nbformat
 import pytest
 from labs import ARTIFACTS, Lab
+from pages_of import code_cell, menu, open_notebook, wait_until_done
 from playwright.sync_api import Locator, Page, expect
 from servers.model_registry import ModelRegistry
 from servers.real_ollama import Ollama, free_port
 from servers.scripted_ollama import ScriptedOllama, entry
-from test_quickstart import code_cell, menu, open_notebook, wait_until_done
 
 pytestmark = [pytest.mark.browser, pytest.mark.live, pytest.mark.timeout(180)]
 

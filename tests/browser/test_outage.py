@@ -7,10 +7,10 @@ import json
 import nbformat
 import pytest
 from labs import ARTIFACTS, Lab
+from pages_of import code_cell, menu, open_notebook, wait_until_done
 from playwright.sync_api import Page
 from servers.paced import ModelServer
 from test_models import lines_of
-from test_quickstart import code_cell, menu, open_notebook, wait_until_done
 
 pytestmark = [pytest.mark.browser, pytest.mark.live, pytest.mark.timeout(180)]
 

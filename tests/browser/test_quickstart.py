@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import re
 from itertools import pairwise
 
 import pytest
 from labs import ARTIFACTS, Lab
-from playwright.sync_api import Locator, Page, expect
+from pages_of import code_cell, menu, open_notebook, wait_until_done
+from playwright.sync_api import Page, expect
 
 pytestmark = [pytest.mark.browser, pytest.mark.live, pytest.mark.timeout(180)]
 
@@ -23,27 +23,6 @@ cell => {
   }).observe(cell, {subtree: true, childList: true, characterData: true});
 }
 """
-
-
-def open_notebook(page: Page, lab: Lab, name: str) -> None:
-    page.goto(lab.notebook_url(name))
-    expect(page.locator("#jp-main-statusbar")).to_contain_text("| Idle", timeout=60_000)
-
-
-def menu(page: Page, name: str, entry: str) -> None:
-    page.locator(".lm-MenuBar-itemLabel", has_text=re.compile(f"^{name}$")).click()
-    page.locator(".lm-Menu-itemLabel", has_text=re.compile(f"^{entry}$")).click()
-
-
-def code_cell(page: Page, source: str) -> Locator:
-    return page.locator(".jp-CodeCell", has_text=source).first
-
-
-def wait_until_done(page: Page, cells: int) -> None:
-    """All code cells have a number, and nothing runs."""
-    prompts = page.locator(".jp-CodeCell .jp-InputPrompt")
-    expect(prompts.filter(has_text=re.compile(r"\[\d+\]"))).to_have_count(cells, timeout=90_000)
-    expect(page.locator("#jp-main-statusbar")).to_contain_text("| Idle")
 
 
 def test_text_grows_while_the_cell_runs_and_ends_as_rendered_markdown(page: Page, lab: Lab) -> None:

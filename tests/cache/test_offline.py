@@ -270,7 +270,26 @@ async def test_tool_calls_thinking_and_the_end_are_replayed(tmp_path: Path) -> N
         desk.cache.mode = "replay"
         replayed = await desk.ask()
         assert replayed.said == recorded.said
-        assert replayed.chunks[-1] == Chunk(finish_reason=FinishReason.TOOL_CALLS, usage=Usage(3, 4))
+        end = replayed.chunks[-1]
+        assert (end.finish_reason, end.usage) == (FinishReason.TOOL_CALLS, Usage(3, 4))
+
+
+@pytest.mark.parametrize("recorded_in", ["recording", "cache"])
+async def test_a_replay_tells_the_times_that_were_measured_when_it_was_recorded(
+    tmp_path: Path, recorded_in: str
+) -> None:
+    async with Desk(tmp_path, "Paris it is.", mode="record") as desk:
+        measured = (await desk.ask()).chunks[-1].timing
+        if recorded_in == "cache":
+            desk.recording.unlink()
+        desk.cache.mode = "replay"
+        replayed = await desk.ask()
+        told = replayed.chunks[-1].timing
+        assert replayed.source == recorded_in
+        assert measured is not None
+        assert told is not None
+        for name in ("first_token", "total", "tokens_per_second"):
+            assert getattr(told, name) == round(getattr(measured, name), 3)
 
 
 # -- auto

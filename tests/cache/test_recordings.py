@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -18,8 +19,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from llm_jupyter.cache import Asker, Kept, Piece, Recording, Who
+from llm_jupyter.cache.answers import Recorder
 from llm_jupyter.errors import CacheError
-from llm_jupyter.types import FinishReason, ToolCallDelta, Usage
+from llm_jupyter.types import Chunk, FinishReason, Timing, ToolCallDelta, Usage
 
 NOBODY = Asker()
 anything = st.text(max_size=20)
@@ -36,6 +38,7 @@ answers = st.builds(
         [FinishReason.STOP, FinishReason.LENGTH, FinishReason.TOOL_CALLS, FinishReason.CONTENT_FILTER]
     ),
     usage=st.builds(Usage, st.none() | st.integers(0, 99), st.none() | st.integers(0, 99)),
+    timing=st.builds(Timing, st.none() | st.floats(0, 99)),
 )
 
 
@@ -119,6 +122,60 @@ def test_recording_the_same_answers_again_leaves_the_file_as_it_is(path: Path) -
     asked = [answer_of("one"), answer_of("two", "a"), answer_of("three"), answer_of("two", "b")]
     before = written(path, *asked).read_bytes()
     assert written(path, *asked).read_bytes() == before
+
+
+def test_the_times_are_of_the_first_recording_until_the_answer_is_another(path: Path) -> None:
+    def took(seconds: float, text: str = "x") -> Kept:
+        return msgspec.structs.replace(answer_of("hi", text), timing=Timing(total=seconds))
+
+    def measured() -> float | None:
+        kept = recording(path).find(request_of("hi").digest)
+        return kept.timing.total if kept is not None else None
+
+    before = written(path, took(1.0)).read_bytes()
+    assert written(path, took(2.0)).read_bytes() == before
+    assert measured() == 1.0
+    written(path, took(3.0, "y"))
+    assert measured() == 3.0
+
+
+def test_each_of_several_answers_to_one_question_keeps_its_own_times(path: Path) -> None:
+    def run(*texts: str, took: float) -> bytes:
+        answers = [
+            msgspec.structs.replace(answer_of("hi", text), timing=Timing(total=took + number))
+            for number, text in enumerate(texts)
+        ]
+        return written(path, *answers).read_bytes()
+
+    before = run("red", "blue", "red", took=1.0)
+    assert run("red", "blue", "red", took=10.0) == before
+    lines = run("red", "green", "red", took=20.0).splitlines()
+    assert [lines[0], lines[2]] == [before.splitlines()[0], before.splitlines()[2]]
+    assert json.loads(lines[1])["timing"]["total"] == 21.0
+
+
+def test_a_recording_from_before_there_were_times_is_read_and_stays_as_it_is(path: Path) -> None:
+    before = written(path, answer_of("hi", "x")).read_bytes()
+    assert b"timing" not in before
+    assert written(path, msgspec.structs.replace(answer_of("hi", "x"), timing=Timing(total=1.0))).read_bytes() == before
+
+
+@given(st.builds(Timing, *[st.none() | st.floats()] * 5))
+def test_whatever_was_measured_is_kept_to_a_thousandth_and_json_can_carry_it(timing: Timing) -> None:
+    recorder = Recorder()
+    recorder.feed([Chunk("x", finish_reason=FinishReason.STOP, timing=timing)])
+    kept = recorder.kept(request_of("hi"), Who("scripted", "m"), provider="local", is_local=True, created=0.0)
+    assert kept is not None
+    told = kept.timing
+    assert msgspec.json.decode(msgspec.json.encode(told), type=Timing) == told
+    assert (told.prompt, told.generation) == (None, None)
+    for before, after in zip(
+        (timing.first_token, timing.total, timing.tokens_per_second),
+        (told.first_token, told.total, told.tokens_per_second),
+        strict=True,
+    ):
+        assert (after is None) == (before is None or not math.isfinite(before))
+        assert after is None or after == round(before, 3)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no such modes")

@@ -48,6 +48,16 @@ class Kernel:
         names = [type(event).__name__ for event in self.events]
         return [name for name in names if name.startswith(("Model", "Host"))]
 
+    @property
+    def states(self) -> list[ProviderState]:
+        """Those that the provider went through."""
+        return [event.new for event in self.events if isinstance(event, ConnectionStateChanged)]
+
+    @property
+    def models(self) -> list[str]:
+        """What was told of the model."""
+        return [name for name in self.chain if name.startswith("Model")]
+
     async def answers(self, model: str = MODEL_ID) -> bool:
         return bool((await self.provider.generate_completion("Once", model=model, options=BRIEF)).text)
 
@@ -110,10 +120,55 @@ async def test_a_model_process_that_dies_comes_back_for_everybody(kernel: Kernel
     assert kernel.provider.process_id == other.provider.process_id not in (None, first)
     told = [name for name in kernel.chain if name.startswith("Host")]
     assert told == ["HostStopped", "HostRestarting", "HostStarted", "HostReady"]
-    told = [name for name in kernel.chain if name.startswith("Model")]
-    assert told == ["ModelUnloaded", "ModelLoading", "ModelLoaded"]
-    states = [event.new for event in kernel.events if isinstance(event, ConnectionStateChanged)]
-    assert states == [ProviderState.LOADING, ProviderState.CONNECTED]
+    assert kernel.models == ["ModelUnloaded", "ModelLoading", "ModelLoaded"]
+    assert kernel.states == [ProviderState.LOADING, ProviderState.CONNECTED]
+
+
+async def test_the_state_follows_a_process_that_dies_and_comes_back_though_nobody_asks(
+    kernel: Kernel, report: Callable[[str], None]
+) -> None:
+    assert await kernel.answers()
+    first = kernel.provider.process_id
+    assert first is not None
+    kernel.events.clear()
+    os.kill(first, signal.SIGKILL)
+    noticed = await eventually(lambda: kernel.states, within=2)
+    assert kernel.provider.status().reason == "its process died; it is started again"
+    assert (await kernel.provider.get_status()).state is ProviderState.LOADING
+    await eventually(lambda: kernel.provider.process_id, within=10)
+    back = await eventually(lambda: len(kernel.states) == 2, within=2)
+    report(f"a death was a state after {noticed:.3f} s, a return after {back:.3f} s")
+    assert kernel.states == [ProviderState.LOADING, ProviderState.CONNECTED]
+    assert kernel.models == ["ModelUnloaded", "ModelLoading", "ModelLoaded"]
+    assert await kernel.answers()
+    assert len(kernel.states) == 2
+    assert len(kernel.models) == 3
+
+
+async def test_the_state_follows_a_process_that_is_restarted_or_stopped_by_name(kernel: Kernel) -> None:
+    assert await kernel.answers()
+    kernel.events.clear()
+    await kernel.hosts.restart("embedded")
+    await eventually(lambda: len(kernel.states) == 2, within=10)
+    assert kernel.states == [ProviderState.LOADING, ProviderState.CONNECTED]
+    kernel.events.clear()
+    await kernel.hosts.stop("embedded")
+    assert kernel.states == [ProviderState.DISCONNECTED]
+    assert kernel.provider.status().reason == "its process ended; the next question starts it"
+    assert await kernel.answers()
+    assert kernel.states == [ProviderState.DISCONNECTED, ProviderState.LOADING, ProviderState.CONNECTED]
+    assert kernel.models == ["ModelUnloaded", "ModelLoading", "ModelLoaded"]
+
+
+async def test_a_look_at_the_process_is_no_use_of_it(kernel: Kernel, llm_home: Path) -> None:
+    assert await kernel.answers()
+    (lease,) = (llm_home / "hosts").glob("*/*/leases/*")
+    os.utime(lease, (0, 0))
+    await kernel.provider.probe()
+    await kernel.provider.get_available_models()
+    assert lease.stat().st_mtime == 0
+    assert await kernel.answers()
+    assert lease.stat().st_mtime > 0
 
 
 async def test_an_answer_whose_process_dies_is_truncated_and_the_next_one_is_whole(kernel: Kernel) -> None:
@@ -130,7 +185,9 @@ async def test_an_answer_whose_process_dies_is_truncated_and_the_next_one_is_who
 
     with pytest.raises(StreamTruncatedError):
         await read()
-    await eventually(lambda: is_dead(killed[0]), within=2)  # its sockets close one by one, the listening one perhaps last
+    await eventually(
+        lambda: is_dead(killed[0]), within=2
+    )  # its sockets close one by one, the listening one perhaps last
     assert await kernel.answers()
 
 
@@ -145,9 +202,11 @@ async def test_a_supervisor_that_is_killed_is_replaced_at_the_next_question(kern
 
 
 async def test_a_process_that_keeps_dying_is_a_host_error_once_and_then_started_anew(
-    kernel: Kernel, llm_home: Path
+    kernel: Kernel, other: Kernel, llm_home: Path
 ) -> None:
     assert await kernel.answers()
+    assert await other.answers()
+    other.events.clear()
     (llm_home / "models" / "SmolLM2-135M-Instruct.Q4_1.gguf").rename(llm_home / "gone.gguf")
     os.kill(kernel.provider.process_id or 0, signal.SIGKILL)
     await eventually(lambda: state_of(llm_home).get("restarts") == 1, within=5)
@@ -157,6 +216,10 @@ async def test_a_process_that_keeps_dying_is_a_host_error_once_and_then_started_
     assert 1 <= len(caught.value.lines()) <= 3
     assert kernel.provider.state is ProviderState.FAILED
     assert kernel.chain[-1] == "ModelUnloaded"
+    await eventually(lambda: other.provider.state is ProviderState.FAILED, within=2)  # where nobody asked
+    assert "started again too often" in other.provider.status().reason
+    assert other.states == [ProviderState.LOADING, ProviderState.FAILED]
+    assert other.models == ["ModelUnloaded", "ModelLoading", "ModelUnloaded"]
     (llm_home / "gone.gguf").rename(llm_home / "models" / "SmolLM2-135M-Instruct.Q4_1.gguf")
     assert await kernel.answers()
 

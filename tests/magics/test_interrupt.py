@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import nbformat
@@ -80,6 +80,43 @@ def test_quiet_and_unremembered_answers_stop_as_well(notebook: Kernel, server: M
     at = interrupted(notebook, ran)
     assert chat_visit(server) - at < SWIFT
     assert ran.error[0].startswith("AnswerInterrupted: ")
+
+
+STOPPER = """
+import asyncio, pathlib
+kernel = get_ipython().magics_manager.magics["line"]["chat"].__self__.kernel
+async def stop_once_there_is(file):
+    while not pathlib.Path(file).exists():
+        await asyncio.sleep(0.005)
+    kernel.session().answering.stop()
+"""
+"""What a button does, or whoever else stops an answer from outside its cell."""
+
+
+@pytest.mark.parametrize("question", ["%chat -o kept hi", "%llm again -o kept"])
+def test_an_answer_that_is_stopped_from_elsewhere_ends_its_cell_as_an_interrupt_does(
+    notebook: Kernel, server: ModelServer, tmp_path: Path, question: str
+) -> None:
+    def stopped(file: Path, until: Callable[[Ran], object]) -> Ran:
+        ran = notebook.start(f"kernel.factory.portal.start(stop_once_there_is({str(file)!r}));\n{question}", file.name)
+        notebook.until(ran, until)
+        file.touch()
+        return notebook.finish(ran)
+
+    notebook.run(f"{STOPPER}\n%chat hello")
+    server.next(endless("tick "), [Gate()])
+    ran = stopped(tmp_path / "a", lambda ran: any("tick tick tick" in text for _, text in ran.shown()))
+    assert kinds(ran.outputs) == ["answer", "footer", "error"]
+    assert ran.texts[0].startswith("tick tick tick")
+    assert ran.answers[0]["metadata"]["llm_jupyter"]["finish_reason"] == "interrupted"
+    assert "interrupted" in ran.footers[0]
+    assert ran.error == ["AnswerInterrupted: stopped; what had arrived is kept"]
+    assert notebook.value("kept.text") == ran.texts[0]
+    ran = stopped(tmp_path / "b", lambda ran: ran.shown())
+    assert kinds(ran.outputs) == ["footer", "error"]
+    assert "interrupted before the first token" in ran.footers[0]
+    assert ran.error == ["AnswerInterrupted: stopped; what had arrived is kept"]
+    assert notebook.run("%chat next", "c").texts == ["Heard: next"]
 
 
 def test_an_interrupt_stops_run_all(notebook: Kernel, server: ModelServer) -> None:

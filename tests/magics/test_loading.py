@@ -53,7 +53,7 @@ def test_unloading_leaves_the_shell_as_it_was(kernel: Kernel) -> None:
     for _ in range(2):
         kernel.load()
         loaded = kernel.value(STATE)
-        assert set(loaded[0]) - set(before[0]) == {"chat", "llm"}
+        assert set(loaded[0]) - set(before[0]) == {"chat", "compare", "llm"}
         assert loaded[1].count("llm_jupyter.magics.transform") == 2
         assert loaded[2].count("llm_jupyter.magics.completion") == 1
         assert loaded[3] is True

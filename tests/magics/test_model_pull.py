@@ -14,7 +14,7 @@ from servers.model_registry import ModelRegistry
 from servers.paced import ModelServer
 from servers.real_ollama import Ollama, free_port
 
-from llm_jupyter.magics.models import Download
+from llm_jupyter.download import Download
 from llm_jupyter.types import PullProgress
 
 PROGRESS = re.compile(r"([█░]{24}) +(\d+)%  (\d+) of (\d+) MB(?:  ([\d.]+) MB/s  (\d+) s left)?")
@@ -153,6 +153,8 @@ def test_a_long_time_is_said_in_minutes_or_hours_and_the_end_has_no_speed() -> N
 def test_an_address_is_shown_without_what_only_the_server_needs_and_a_long_one_by_its_end() -> None:
     line = download((0, 5), name="https://h/NAME.gguf#sha256=" + 64 * "0", total=10)[0]
     assert line.startswith("h/NAME.gguf  ████████████░")
+    keyed = download((0, 5), name="https://me:secret@h/NAME.gguf?key=secret#sha256=" + 64 * "0", total=10)[0]
+    assert keyed == line
     long = download((0, 5), name="hf.co/some-people/Some-Long-Model-3B-Instruct-GGUF:Q4_K_M", total=10)[0]
     assert long.startswith("…-Model-3B-Instruct-GGUF:Q4_K_M  ███")
     assert download((0, 5), name="http://127.0.0.1:50000/library/smollm2:135m", total=10)[0].startswith("…/lib")

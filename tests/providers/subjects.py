@@ -58,8 +58,8 @@ async def embedded(weights: Path, home: Path, ollama: Ollama) -> AsyncIterator[S
 
         async def ask(path: str, body: Any) -> Any:
             await provider.prepare(MODEL_ID)
-            assert provider._process is not None
-            return await asker(provider._process.url, provider._process.api_key)(path, body)
+            assert provider._process.host is not None
+            return await asker(provider._process.host.url, provider._process.host.api_key)(path, body)
 
         look = LlamaLook(ask)
 
@@ -127,7 +127,7 @@ async def ollama_server(weights: Path, home: Path, ollama: Ollama) -> AsyncItera
             knows=facts,
             checks_keys=False,  # Ollama takes any
             fetches=True,
-            idles_within=2.0,
+            idles_within=5.0,
         )
 
 

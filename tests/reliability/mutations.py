@@ -211,7 +211,7 @@ MUTANTS = (
     Mutant(14, HOST + "folder.py", "folder.mkdir(parents=True, exist_ok=True, mode=0o700)", "(folder.mkdir(parents=True, exist_ok=True), folder.chmod(0o755))", "another_user"),
     # 15. Watching is cheap, limits hold.
     Mutant(15, HOST + "alarm.py", "WATCHED = 1.0", "WATCHED = 0.02", "costs"),
-    Mutant(15, "hosts/manager.py", "FOLLOW_INTERVAL = 0.5", "FOLLOW_INTERVAL = 0.01", "pays"),
+    Mutant(15, "hosts/manager.py", "FOLLOW_INTERVAL = 0.2", "FOLLOW_INTERVAL = 0.01", "pays"),
     Mutant(15, "hosts/manager.py", "                self._measurer.cancel()\n                self._measurer = None", "                pass", "only_while"),
     Mutant(15, HOST + "watch.py", "return self._rss if self._is_over and not was_over else None", "return self._rss if self._is_over else None", "beyond"),
     Mutant(15, HOST + "watch.py", "            self._busy = now\n", "            pass\n", "not_idle"),
@@ -257,6 +257,7 @@ MUTANTS = (
     Mutant(19, "cache/disk.py", "            self._rests_until, self.trouble = self._monotonic() + REST, reason\n            return otherwise", "            raise"),
     # 20. Whatever is typed or sent, the kernel goes on.
     Mutant(20, MARKDOWN, "return match[0] + ZERO_WIDTH", "return match[0]", "page"),
+    Mutant(20, MARKDOWN, "if _is_live(text) or _is_costly(text):", "if _is_costly(text):", "live"),
     Mutant(20, "errors.py", "_written_lines(first)[:2]", "_written_lines(first)[:9]", "any_words"),
     Mutant(20, "errors.py", '"".join(c if c.isprintable() else " " for c in line).rstrip()', "line.rstrip()", "any_words"),
     Mutant(20, "errors.py", "line if len(line) <= width else", "line if True else", "any_words"),

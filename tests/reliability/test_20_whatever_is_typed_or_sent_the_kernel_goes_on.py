@@ -13,7 +13,7 @@ from counts import times
 from hypothesis import given
 from hypothesis import strategies as st
 from kernels import Kernel, Ran, kinds
-from pages import HOSTILE, html, live, rendered
+from pages import HOSTILE, TRICKY, html, live, rendered
 from playwright.sync_api import Page
 from servers.paced import ModelServer
 from servers.scripted import DONE, End, Pause, Script, delta, event, finish, head, reply, sse
@@ -282,7 +282,7 @@ def test_an_error_of_any_words_is_one_to_three_printable_lines(what: str, where:
 # -- what a model says, in a page
 
 
-@pytest.mark.parametrize("text", HOSTILE)
+@pytest.mark.parametrize("text", [*HOSTILE, *TRICKY])
 def test_nothing_in_a_models_text_is_live_in_a_page(text: str) -> None:
     assert live(rendered(harmless(text))) == []
 
@@ -294,7 +294,7 @@ def test_the_list_of_hostile_texts_would_be_live_as_it_stands() -> None:
 
 pieces = st.sampled_from(
     ["<img src=x onerror=alert(1)>", "<script>", "</script>", "```", "~~~", "````", "\n", "\n\n", " ", "    ", "> ", "- ",
-     "1. ", "`", "``", "x", "|", "---", "\t", "![a](//b)", "<", ">", "!", "[", "](", "\\", "$$", "$", "<!--", "-->", "\r"]
+     "1. ", "`", "``", "x", "|", "---", "\t", "![a](//b)", "<", ">", "!", "[", "](", "\\", "$$", "$", "<!--", "-->", "\r", '"', "'", "]:", "https://x", "(", ")", "\\begin{a}", "\\end{a}", "<b"]
 )  # fmt: skip
 
 
@@ -310,14 +310,15 @@ null;
 """
 
 
-def shown(page: Page, text: str) -> tuple[list[str], list[str], list[str]]:
-    """A text in a real page, opened and clicked on: what ran, what was fetched, and which links would run something."""
+def shown(page: Page, *texts: str) -> tuple[list[str], list[str], list[str]]:
+    """Texts in a real page, opened and clicked on: what ran, what was fetched, and which links would run something."""
     fetched: list[str] = []
     page.unroute_all()
     page.route("**/*", lambda route: (fetched.append(route.request.url), route.abort()))
     page.goto("about:blank")
     page.evaluate(ALARM)
-    page.evaluate("html => { document.body.innerHTML = html }", html(text))
+    place = "pages => { for (const html of pages) document.body.appendChild(document.createElement('div')).innerHTML = html }"
+    page.evaluate(place, [html(text) for text in texts])
     page.evaluate("""() => {
       for (const old of document.querySelectorAll('script')) {  // the way in which JupyterLab and nbviewer would not, but a page does
         const script = document.createElement('script');
@@ -334,11 +335,9 @@ def shown(page: Page, text: str) -> tuple[list[str], list[str], list[str]]:
 @pytest.mark.browser
 @pytest.mark.timeout(180)
 def test_nothing_that_a_model_says_runs_or_fetches_in_a_real_page(page: Page) -> None:
-    dangerous = 0
-    for text in HOSTILE:
-        assert shown(page, harmless(text)) == ([], [], []), text
-        dangerous += shown(page, text) != ([], [], [])
-    assert dangerous >= 25  # as they stand, most of them do something
+    assert shown(page, *map(harmless, HOSTILE)) == ([], [], [])
+    dangerous = [text for text in HOSTILE[::4] if shown(page, text) != ([], [], [])]
+    assert len(dangerous) >= 7  # as they stand, most of them do something
 
 
 @pytest.mark.browser

@@ -1,11 +1,13 @@
-"""Records what a real front end tells a kernel when a person runs cells: header and metadata of each execute_request.
+"""Records what a real front end tells a kernel when a person runs cells: each execute_request, without its code.
 
-    python record.py lab /path/to/python       # of an environment with jupyterlab
-    python record.py notebook /path/to/python  # of one with notebook 7
+    python record.py lab /path/to/python        # of an environment with jupyterlab
+    python record.py notebook /path/to/python   # of one with notebook 7
+    python record.py nbclient /path/to/python   # and so on
+    python record.py papermill /path/to/python
 
-It starts that server and a browser, and works on a notebook as a person does: Run All, one cell again, one deleted and one
-written anew, the notebook renamed and its kernel restarted, a console beside it. What the kernel heard is written beside
-this file. The name of the person is replaced; the rest is as it came.
+For the first two it starts that server and a browser, and works on a notebook as a person does: Run All, one cell again, one
+deleted and one written anew, the notebook renamed and its kernel restarted, a console beside it. The others run the notebook
+twice. What the kernel heard is written beside this file. The name of the person is replaced; the rest is as it came.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ _heard = {
     "what": %r,
     "header": _parent["header"],
     "metadata": _parent["metadata"],
+    "content": {name: value for name, value in _parent["content"].items() if name != "code"},
     "notebook": os.path.basename(os.environ.get("JPY_SESSION_NAME", "")),
     "kernel": os.path.basename(get_ipython().config["IPKernelApp"]["connection_file"]),
 }
@@ -37,6 +40,10 @@ with open("heard.jsonl", "a") as file:
 SERVERS = {
     "lab": ("lab", "--LabApp.expose_app_in_browser=True", "lab/tree/{name}?token={token}&reset"),
     "notebook": ("notebook", "--JupyterNotebookApp.expose_app_in_browser=True", "notebooks/{name}?token={token}"),
+}
+PROGRAMS = {
+    "nbclient": "import nbformat, nbclient; nbclient.execute(nbformat.read('talk.ipynb', 4))",
+    "papermill": "import papermill; papermill.execute_notebook('talk.ipynb', 'final.ipynb', {'word': 'a parameter'})",
 }
 TOKEN = "a-token"
 CHROMIUM = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run")
@@ -48,25 +55,37 @@ def main(which: str, python: str) -> None:
         root = base / "root"
         root.mkdir()
         (root / "talk.ipynb").write_text(json.dumps(notebook()))
-        server = start(which, python, base)
-        try:
-            with sync_playwright() as playwright:
-                path = os.environ.get("CHROMIUM") or shutil.which("chromium")
-                page = playwright.chromium.launch(executable_path=path, args=list(CHROMIUM)).new_page()
-                work(page, which, address(base / "runtime"), root)
-        finally:
-            server.terminate()
-            server.wait(20)
+        recording: dict[str, Any] = {"front_end": which, "version": version(which, python)}
+        if which in PROGRAMS:
+            for _ in range(2):
+                subprocess.run([python, "-c", PROGRAMS[which]], cwd=root, check=True)
+        else:
+            browse(which, python, base)
+            recording["saved_cells"] = [cell["id"] for cell in json.loads((root / "final.ipynb").read_text())["cells"]]
         heard = [json.loads(line) for line in (root / "heard.jsonl").read_text().splitlines()]
         for one in heard:
             one["header"]["username"] = "person"
-        version = subprocess.run(
-            [python, "-m", "jupyter", SERVERS[which][0], "--version"], capture_output=True, text=True, check=True
-        ).stdout.strip()
-        saved = [cell["id"] for cell in json.loads((root / "final.ipynb").read_text())["cells"]]
-        recording = {"front_end": which, "version": version, "saved_cells": saved, "requests": heard}
-        text = json.dumps(recording, indent=1) + "\n"
+        text = json.dumps(recording | {"requests": heard}, indent=1) + "\n"
         (Path(__file__).parent / f"{which}.json").write_text(text)
+
+
+def version(which: str, python: str) -> str:
+    """Of the package that has the front end's name."""
+    package = {"lab": "jupyterlab"}.get(which, which)
+    code = f"import importlib.metadata; print(importlib.metadata.version({package!r}))"
+    return subprocess.run([python, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+
+
+def browse(which: str, python: str, base: Path) -> None:
+    server = start(which, python, base)
+    try:
+        with sync_playwright() as playwright:
+            path = os.environ.get("CHROMIUM") or shutil.which("chromium")
+            page = playwright.chromium.launch(executable_path=path, args=list(CHROMIUM)).new_page()
+            work(page, which, address(base / "runtime"), base / "root")
+    finally:
+        server.terminate()
+        server.wait(20)
 
 
 def notebook() -> dict[str, Any]:

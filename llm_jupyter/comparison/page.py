@@ -1,0 +1,95 @@
+"""A comparison as a page: the answers side by side, then the table.
+
+It stands in the notebook's file, so it needs no kernel, no script and no style sheet, and takes its colours from the page.
+What a model wrote is text here, and never markup.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from llm_jupyter.comparison.lane import Lane
+from llm_jupyter.comparison.plain import rows, said_of
+from llm_jupyter.comparison.words import TEXT_ALONE, escaped, html_table, one_line
+
+if TYPE_CHECKING:
+    from llm_jupyter.comparison.comparison import Comparison
+
+SHOWN = 20_000
+"""Characters of an answer that are shown once it is over."""
+
+GROWING = 1_500
+"""Characters of the end of an answer that are shown while it grows: what is sent over and over has to stay small."""
+
+GRID = (
+    'style="display:grid;grid-template-columns:repeat(auto-fit,minmax(min(16rem,100%),1fr));gap:0.75em;'
+    'align-items:start;text-align:left;margin-bottom:0.75em"'
+)
+COLUMN = (
+    'style="min-width:0;padding:0.5em 0.75em;border:1px solid var(--jp-border-color2,gray);border-radius:4px;'
+    'text-align:left"'
+)
+TEXT = 'style="white-space:pre-wrap;overflow-wrap:anywhere;max-height:30em;overflow:auto;margin:0.4em 0" tabindex="0"'
+QUIET = 'style="color:var(--jp-ui-font-color2,gray);overflow-wrap:anywhere"'
+
+
+def page(comparison: Comparison, notes: Sequence[str] = ()) -> str:
+    """All that there is, as HTML; `notes` stand below."""
+    grids = []
+    for prompt in range(len(comparison.messages)):
+        if len(comparison.messages) > 1:
+            grids.append(f"<p><strong>{escaped(one_line(comparison.prompts[prompt], 200))}</strong></p>")
+        columns = [
+            [lane for lane in comparison.lanes_of(one.label) if lane.prompt == prompt] for one in comparison.contenders
+        ]
+        grids.append(_grid([_column(lanes) for lanes in columns]))
+    below = [f"<div><small {QUIET}>{escaped(note)}</small></div>" for note in notes]
+    return f"<div>{''.join(grids)}{html_table(*rows(comparison))}{''.join(below)}</div>"
+
+
+def growing(comparison: Comparison) -> str:
+    """What is under way, as HTML: of each contender the question that was asked last, and the end of its answer."""
+    columns = []
+    for one in comparison.contenders:
+        lanes = comparison.lanes_of(one.label)
+        begun = [lane for lane in lanes if lane.tokens or lane.is_over] or lanes[:1]
+        text = begun[-1].text or begun[-1].thinking
+        cut = f"… {text[-GROWING:]}" if len(text) > GROWING else text
+        columns.append(_framed(one.label, [_section(begun[-1], len(lanes), cut)]))
+    return _grid(columns)
+
+
+def _grid(columns: Sequence[str]) -> str:
+    return f"<div {TEXT_ALONE} {GRID}>{''.join(columns)}</div>"
+
+
+def _column(lanes: Sequence[Lane]) -> str:
+    sections = []
+    for lane in lanes:
+        text, note = lane.text, ""
+        if len(text) > SHOWN:
+            note = f"{SHOWN:,} of {len(text):,} characters are shown; .answer has all."
+            text = text[:SHOWN] + "…"
+        sections.append(_section(lane, len(lanes), text, _thought(lane), note))
+    return _framed(lanes[0].contender, sections)
+
+
+def _framed(label: str, sections: Sequence[str]) -> str:
+    name = escaped(label)
+    return f'<div role="group" aria-label="{name}" {COLUMN}><strong>{name}</strong>{"".join(sections)}</div>'
+
+
+def _section(lane: Lane, runs: int, text: str, thought: str = "", note: str = "") -> str:
+    run = f"<div><small {QUIET}>run {lane.repeat + 1}</small></div>" if runs > 1 else ""
+    answer = f"<div {TEXT}>{escaped(text)}</div>" if text else ""
+    model = f" · {lane.model}" if lane.model != lane.contender else ""
+    lines = [escaped(line) for line in (one_line(f"{said_of(lane)}{model}", 400), note) if line]
+    return f'<div style="margin-top:0.4em">{run}{thought}{answer}<small {QUIET}>{"<br>".join(lines)}</small></div>'
+
+
+def _thought(lane: Lane) -> str:
+    if not (thinking := lane.thinking.strip()):
+        return ""
+    cut = thinking if len(thinking) <= SHOWN else thinking[:SHOWN] + "…"
+    return f"<details><summary>Thought</summary><div {TEXT}>{escaped(cut)}</div></details>"

@@ -1,0 +1,84 @@
+"""A comparison as plain text."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from llm_jupyter.comparison.lane import Lane
+from llm_jupyter.comparison.spread import HEAD
+from llm_jupyter.comparison.words import one_line, seconds, table, visible
+
+if TYPE_CHECKING:
+    from llm_jupyter.comparison.comparison import Comparison
+
+QUEUE_WORTH_A_WORD = 0.05
+"""Seconds of waiting for a turn that nobody would notice."""
+
+
+def rows(comparison: Comparison) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """The head and the rows of the table: the figures of each contender, what it waited, and how its answers ended."""
+    found = [
+        (*spread.cells(), _waited(lanes := comparison.lanes_of(spread.contender)), _votes(lanes), _ended(lanes))
+        for spread in comparison.spread()
+    ]
+    return (*HEAD, "queued", "votes", "ended"), found
+
+
+def plain(comparison: Comparison) -> str:
+    """The table."""
+    return "\n".join(table(*rows(comparison)))
+
+
+def answers(comparison: Comparison) -> str:
+    """What was answered, one after the other, for a terminal."""
+    return "\n".join(
+        f"── {_title(lane)}\n{visible(lane.text).strip() or said_of(lane)}\n" for lane in comparison.progress
+    )
+
+
+def _title(lane: Lane) -> str:
+    again = f" · run {lane.repeat + 1}" if lane.repeat else ""
+    return f"{visible(lane.contender)}{again}"
+
+
+def said_of(lane: Lane) -> str:
+    """How a question stands, or what is known of its answer, in a line."""
+    if (trial := lane.trial) is None:
+        return _so_far(lane)
+    speed = f"{trial.tokens_per_second:.1f} tokens/s" if trial.tokens_per_second else ""
+    waited = f"queued {seconds(trial.queued)}" if (trial.queued or 0) >= QUEUE_WORTH_A_WORD else ""
+    parts = [
+        f"first token {seconds(trial.first_token)}" if trial.first_token is not None else "",
+        speed,
+        f"{trial.tokens:,} tokens" if trial.tokens is not None else "",
+        waited,
+        f"{trial.vote} votes" if trial.vote else "",
+        f"answered by {trial.answered_by}" if trial.answered_by else "",
+        "recorded earlier" if trial.from_cache else "",
+        "" if trial.finish == "stop" else trial.error or trial.finish,
+    ]
+    return " · ".join(part for part in parts if part) or trial.finish
+
+
+def _so_far(lane: Lane) -> str:
+    """What a question waits for, or how fast its answer comes."""
+    if lane.is_replayed:
+        return "replayed"
+    first = f" · first token {seconds(lane.first_token)}" if lane.first_token is not None else ""
+    count = f" · {lane.tokens:,} tokens" if lane.tokens else ""
+    return f"{lane.state}{first}{count} · {lane.seconds:.0f} s"
+
+
+def _waited(lanes: list[Lane]) -> str:
+    longest = max((lane.trial.queued or 0 for lane in lanes if lane.trial is not None), default=0)
+    return seconds(longest) if longest >= QUEUE_WORTH_A_WORD else ""
+
+
+def _votes(lanes: list[Lane]) -> str:
+    return str(sum(lane.trial.vote for lane in lanes if lane.trial is not None) or "")
+
+
+def _ended(lanes: list[Lane]) -> str:
+    """How the answers ended, or where they are, each way once."""
+    ways = [lane.state.value if lane.trial is None else lane.trial.error or lane.trial.finish for lane in lanes]
+    return one_line(", ".join(dict.fromkeys(ways)), 80)
