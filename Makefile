@@ -24,6 +24,10 @@ $(VENV)/.lab: $(VENV)/.pip pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable ".[embedded,lab]"
 	touch $@
 
+$(VENV)/.tutorials: $(VENV)/.lab
+	$(BIN)/python -m pip install --quiet --editable ".[embedded,lab,compare]"
+	touch $@
+
 $(VENV)/.dev: $(VENV)/.lab
 	$(BIN)/python -m pip install --quiet --editable ".[dev]"
 	touch $@
@@ -31,7 +35,7 @@ $(VENV)/.dev: $(VENV)/.lab
 demo: $(VENV)/.lab
 	$(BIN)/python scripts/demo.py
 
-lab: $(VENV)/.lab
+lab: $(VENV)/.tutorials
 	$(BIN)/jupyter lab notebooks/01_quickstart.ipynb
 
 lint: $(VENV)/.dev
@@ -61,7 +65,7 @@ stress: $(VENV)/.dev
 bench: $(VENV)/.dev
 	$(BIN)/python -m tests.benchmarks
 
-notebooks: $(VENV)/.lab
+notebooks: $(VENV)/.tutorials
 	scripts/run_notebooks $(BIN)/python $(NOTEBOOKS)
 
 recordings: $(VENV)/.dev

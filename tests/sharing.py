@@ -16,11 +16,10 @@ ALONE = (
 )  # fmt: skip
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        asks_ollama = "ollama" in item.nodeid or "ollama" in getattr(item, "fixturenames", ())
-        group = "ollama" if asks_ollama else item.nodeid.partition("::")[0]
-        if item.nodeid.startswith(ALONE):
-            item.add_marker(pytest.mark.alone)
-            group = "pages" if item.nodeid.startswith(PAGES) else "alone"
-        item.add_marker(pytest.mark.xdist_group(group))
+def pytest_itemcollected(item: pytest.Item) -> None:  # before xdist reads the groups
+    asks_ollama = "ollama" in item.nodeid or "ollama" in getattr(item, "fixturenames", ())
+    group = "ollama" if asks_ollama else item.nodeid.partition("::")[0]
+    if item.nodeid.startswith(ALONE):
+        item.add_marker(pytest.mark.alone)
+        group = "pages" if item.nodeid.startswith(PAGES) else "alone"
+    item.add_marker(pytest.mark.xdist_group(group))
