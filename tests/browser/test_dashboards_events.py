@@ -89,6 +89,7 @@ def test_what_happens_stands_there_within_a_second_and_is_filtered_paused_and_cl
     expect(events).to_contain_text("Nothing yet.")
 
 
+@pytest.mark.stress
 def test_a_flood_costs_no_frame_and_ends_with_the_last_event(room: Page, report: Callable[[str], None]) -> None:
     run_cell(room, "%llm dash status")
     run_cell(room, "%llm dash hosts")
