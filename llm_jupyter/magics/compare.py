@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import sys
 import time
-import uuid
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from typing import IO, Any, Protocol
@@ -18,6 +17,7 @@ from llm_jupyter.errors import AnswerInterrupted, InvalidInputError
 from llm_jupyter.magics.args import COMPARED, OF_A_CONTENDER, parse
 from llm_jupyter.magics.chat import generation_options
 from llm_jupyter.magics.kernel import KernelServices
+from llm_jupyter.magics.output import ReplacedOutput
 from llm_jupyter.magics.prompting import prompted
 from llm_jupyter.magics.render import FIRST_NOTICE, UPDATE_INTERVAL, Budget, OverwrittenLine
 
@@ -113,13 +113,11 @@ class NotebookView:
     def __init__(
         self, publish: Callable[..., None], *, live: bool = True, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._publish = publish
+        self._output = ReplacedOutput(publish)
         self._live = live
         self._clock = clock
         self._budget = Budget(clock)
-        self._id = f"llm-{uuid.uuid4().hex[:12]}"
         self._began = self._next = clock()
-        self._shown = ""
 
     def beat(self, comparison: Comparison) -> None:
         now = self._clock()
@@ -128,18 +126,13 @@ class NotebookView:
             return
         if not has_text and now - self._began < FIRST_NOTICE:
             return
-        if (shown := growing(comparison)) != self._shown:
+        if self._output.show({"text/html": (shown := growing(comparison))}):
             self._budget.spend(len(shown))
             self._next = max(self._next, now) + UPDATE_INTERVAL
-            self._show(shown, {"text/html": shown}, {})
 
     def finish(self, comparison: Comparison, notes: Sequence[str]) -> None:
         text = "\n".join([plain(comparison), *notes])
-        self._show("", {"text/html": page(comparison, notes), "text/plain": text}, _metadata(comparison))
-
-    def _show(self, shown: str, data: dict[str, str], metadata: dict[str, Any]) -> None:
-        self._publish(data=data, metadata=metadata, transient={"display_id": self._id}, update=bool(self._shown))
-        self._shown = shown
+        self._output.show({"text/html": page(comparison, notes), "text/plain": text}, _metadata(comparison))
 
 
 def _metadata(comparison: Comparison) -> dict[str, Any]:

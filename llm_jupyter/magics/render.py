@@ -15,11 +15,11 @@ from __future__ import annotations
 import html
 import sys
 import time
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from typing import IO, Any, Protocol
 
 from llm_jupyter.magics.markdown import MOST, Parts, harmless, laid_out
+from llm_jupyter.magics.output import ReplacedOutput
 from llm_jupyter.types import LLMResponse
 from llm_jupyter.wording import visible
 
@@ -80,14 +80,12 @@ class NotebookView:
         self, publish: Callable[..., None], *, label: Callable[[], str], live: bool = True, footer: bool = True,
         full_metadata: bool = False, clock: Callable[[], float] = time.monotonic,
     ) -> None:  # fmt: skip
-        self._publish = publish
+        self._outputs = ReplacedOutput(publish), ReplacedOutput(publish)
         self._label = label
         self._live = live
         self._footer = footer
         self._full_metadata = full_metadata
         self._clock = clock
-        self._ids = (f"llm-{uuid.uuid4().hex[:12]}", f"llm-{uuid.uuid4().hex[:12]}")
-        self._shown: list[tuple[dict[str, str], dict[str, Any]] | None] = [None, None]
         self._parts = Parts()
         self._budget = Budget(clock)
         self._began = self._next = clock()
@@ -118,7 +116,7 @@ class NotebookView:
     def fail(self, text: str, thinking: str, reason: str) -> None:
         if text or thinking:
             self._close(text, thinking, {}, [reason])
-        elif self._shown[0] is not None:
+        elif self._outputs[0].is_shown:
             self._show(0, _small([f"{self._label()} · {reason}"]))
 
     def _wait(self, thinking: str, status: str, now: float) -> None:
@@ -189,17 +187,8 @@ class NotebookView:
         return {"llm_jupyter": stable}
 
     def _show(self, which: int, data: dict[str, str], metadata: dict[str, Any] | None = None) -> None:
-        content = (data, metadata or {})
-        if self._shown[which] == content:
-            return
-        self._publish(
-            data=data,
-            metadata=metadata or {},
-            transient={"display_id": self._ids[which]},
-            update=self._shown[which] is not None,
-        )
-        self._shown[which] = content
-        self._next = max(self._next, self._clock()) + UPDATE_INTERVAL
+        if self._outputs[which].show(data, metadata):
+            self._next = max(self._next, self._clock()) + UPDATE_INTERVAL
 
 
 def _small(lines: Sequence[str]) -> dict[str, str]:
@@ -213,16 +202,11 @@ class ReplacedLine:
     """One line in a notebook that is shown in place of the one before."""
 
     def __init__(self, publish: Callable[..., None]) -> None:
-        self._publish = publish
-        self._id = f"llm-{uuid.uuid4().hex[:12]}"
-        self._line: str | None = None
+        self._output = ReplacedOutput(publish)
 
     def show(self, line: str) -> None:
         """Show a line, if it is another than the one that stands."""
-        if line != self._line:
-            update = self._line is not None
-            self._publish(data={"text/plain": line}, metadata={}, transient={"display_id": self._id}, update=update)
-            self._line = line
+        self._output.show({"text/plain": line})
 
 
 class OverwrittenLine:
