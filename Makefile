@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
+AS_ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)
 
 .PHONY: help demo lab test lint bundle coverage mutants stress bench notebooks recordings clean
 
@@ -36,7 +37,7 @@ demo: $(VENV)/.lab
 	$(BIN)/python scripts/demo.py
 
 lab: $(VENV)/.tutorials
-	$(BIN)/jupyter lab notebooks/01_quickstart.ipynb
+	$(BIN)/jupyter lab $(AS_ROOT) notebooks/01_quickstart.ipynb
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import socket
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from types import TracebackType
@@ -16,9 +15,9 @@ from typing import Any, Self
 
 import aiohttp
 import msgspec
-from aiohttp.abc import AbstractResolver, ResolveResult
 
 from llm_jupyter.providers._errors import UNDECODABLE
+from llm_jupyter.providers._http import Here
 from llm_jupyter.types import ProviderState
 
 BODY_LIMIT = 2 * 1024 * 1024
@@ -124,22 +123,6 @@ SERVERS: dict[str, Server] = {
 }
 
 
-class _Here(AbstractResolver):
-    """Every name is this machine: only loopback names come here, and no name server need know of them."""
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
-    ) -> list[ResolveResult]:
-        numbers = (("127.0.0.1", socket.AF_INET), ("::1", socket.AF_INET6))
-        return [
-            ResolveResult(hostname=host, host=number, port=port, family=kind, proto=0, flags=socket.AI_NUMERICHOST)
-            for number, kind in numbers
-        ]
-
-    async def close(self) -> None:
-        pass
-
-
 class Asker:
     """Asks servers of this machine for small JSON texts: no proxy, no redirect, no cookie, no compression."""
 
@@ -147,7 +130,7 @@ class Asker:
         self._session = aiohttp.ClientSession(
             headers={"Accept-Encoding": "identity"},
             auto_decompress=False,
-            connector=aiohttp.TCPConnector(force_close=True, resolver=_Here(), limit=0),
+            connector=aiohttp.TCPConnector(force_close=True, resolver=Here(), limit=0),
             trust_env=False,
             timeout=aiohttp.ClientTimeout(total=None),
             cookie_jar=aiohttp.DummyCookieJar(),

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
+from llm_jupyter.admission import Admission
 from llm_jupyter.choice import Shelf
 from llm_jupyter.connection import LLMConnectionManager
-from llm_jupyter.errors import ForeignServerError, LLMConnectionError, LLMError
+from llm_jupyter.errors import LLMConnectionError, LLMError
+from llm_jupyter.ports import port_of
 from llm_jupyter.providers.base import LLMProvider
 from llm_jupyter.registry import ProviderRegistry
 from llm_jupyter.selection import EMBEDDED, Recipe
@@ -29,11 +31,17 @@ class Catalogue:
     def __init__(
         self,
         registry: ProviderRegistry,
+        admission: Admission,
         connections: LLMConnectionManager,
         get: Callable[[str], LLMProvider],
         discover: Discover | None = None,
+        *,
+        limit: float = LIST_TIMEOUT,
     ) -> None:
+        """`limit` is in seconds: what a server that hangs costs, once."""
+        self._limit = limit
         self._registry = registry
+        self._admission = admission
         self._connections = connections
         self._get = get
         self._discover = discover
@@ -44,19 +52,20 @@ class Catalogue:
         """What these providers offer, all asked at once.
 
         One that nobody configured must first show that it is what it should be. `briefly`: so must those of the settings,
-        in short time; to tell of many models may then take longer.
+        in short time; to tell of many models may then take longer. What was found where a provider of the settings stands is
+        that one, and has no shelf of its own.
         """
-        asked = list(recipes)
+        asked = [recipe for recipe in recipes if not self._is_double(recipe)]
         absent = await self._absent(
             [recipe for recipe in asked if recipe.was_found and recipe.is_local and not self._is_in_use(recipe)]
         )
         return list(await asyncio.gather(*(self._shelf(recipe, absent.get(recipe.name), briefly) for recipe in asked)))
 
-    async def models_of(self, provider: LLMProvider) -> list[LLMModelInfo]:
-        """A provider's models; the state of its connection follows. Raises what its silence means."""
+    async def models_of(self, provider: LLMProvider, within: float | None = None) -> list[LLMModelInfo]:
+        """A provider's models, in so many seconds; the state of its connection follows. Raises what its silence means."""
         connection = self._connections.of(provider)
         try:
-            async with connection.look():
+            async with connection.look(within):
                 models = await provider.get_available_models()
         finally:
             self._registry.note_status(connection.status())
@@ -64,35 +73,41 @@ class Catalogue:
         self.told[provider.name] = models
         return models
 
-    def refused(self, recipe: Recipe) -> ForeignServerError | None:
-        """Why a provider that nobody named is not to be spoken to, if it is not."""
-        if self._registry.is_foreign(recipe):
-            return ForeignServerError("it is another user's; asked only when it is named")
-        return None
+    def _is_double(self, recipe: Recipe) -> bool:
+        """Whether what was found is a server that the settings name, and no more of it can be had under its usual name."""
+        if not (recipe.was_found and recipe.is_local and recipe.base_url):
+            return False
+        port = port_of(recipe.base_url)
+        others = [other for other in self._registry.recipes() if other.enabled and not other.was_found]
+        return any(
+            other.is_local and other.base_url and port_of(other.base_url) == port and _speak_alike(recipe, other)
+            for other in others
+        )
 
     def _is_in_use(self, recipe: Recipe) -> bool:
         """Whether its server has shown before that it is what it should be, and is still the person's own."""
         status = self._registry.status(recipe.name)
-        return status is not None and status.state is not ProviderState.DISCONNECTED and self.refused(recipe) is None
+        was_there = status is not None and status.state is not ProviderState.DISCONNECTED
+        return was_there and self._admission.refused(recipe.name) is None
 
     async def _absent(self, found: Sequence[Recipe]) -> Mapping[str, LLMError | None]:
         if self._discover is not None and found:
             return await self._discover(found)
-        return {recipe.name: self.refused(recipe) for recipe in found}
+        return {recipe.name: self._admission.refused(recipe.name) for recipe in found}
 
     async def _shelf(self, recipe: Recipe, absent: LLMError | None, briefly: bool) -> Shelf:
         if absent is not None:
             return Shelf(recipe, error=absent)
         try:
             provider = self._get(recipe.name)
+            if (silence := self._connections.of(provider).silence) is not None:
+                raise silence
             if briefly and not recipe.was_found and not await self._is_there(provider):
-                return Shelf(recipe, error=LLMConnectionError("it does not answer"))
-            async with asyncio.timeout(None if recipe.name == EMBEDDED else LIST_TIMEOUT):
-                return Shelf(recipe, tuple(await self.models_of(provider)))
+                raise LLMConnectionError("it does not answer")
+            limit = None if recipe.name == EMBEDDED else self._limit
+            return Shelf(recipe, tuple(await self.models_of(provider, limit)), was_asked=True)
         except LLMError as error:
-            return Shelf(recipe, error=error)
-        except TimeoutError:
-            return Shelf(recipe, error=LLMError("it does not answer"))
+            return Shelf(recipe, error=error, was_asked=True)
 
     async def _is_there(self, provider: LLMProvider) -> bool:
         try:
@@ -100,3 +115,8 @@ class Catalogue:
                 return await provider.is_available()
         except TimeoutError:
             return False
+
+
+def _speak_alike(one: Recipe, other: Recipe) -> bool:
+    """Whether two kinds of provider ask a server for the same things: those that speak OpenAI's protocol do."""
+    return one.kind == other.kind or bool(one.untold and other.untold)

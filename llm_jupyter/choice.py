@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -18,7 +18,7 @@ from llm_jupyter.types import Capability, LLMModelInfo
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The model that answers, and why."""
+    """The model that answers, and why. `model` is empty for the provider's best, as long as its server has told of none."""
 
     provider: LLMProvider
     model: str
@@ -26,10 +26,14 @@ class Choice:
     is_local: bool
     is_verified: bool = True
     """Whether its server has said that it holds this model; until then where it runs is only what its name says."""
+    admits_foreign: bool = False
+    """Whether the person named it when its server was another user's: only then may that one be asked."""
 
     @property
     def full_name(self) -> str:
-        """`provider/model`, or the path of a model that is named by one."""
+        """`provider/model`, the provider alone for its best, or the path of a model that is named by one."""
+        if not self.model:
+            return self.provider.name
         return self.model if Path(self.model).is_absolute() else f"{self.provider.name}/{self.model}"
 
 
@@ -40,11 +44,13 @@ class Shelf:
     recipe: Recipe
     models: tuple[LLMModelInfo, ...] = ()
     error: LLMError | None = None
+    was_asked: bool = False
+    """Whether its server was asked for them, and not only looked for."""
 
     @property
     def is_absent(self) -> bool:
         """Whether nothing runs at a place that nobody configured: no fault, and not worth a word."""
-        return self.recipe.was_found and isinstance(self.error, LLMConnectionError)
+        return self.recipe.was_found and not self.was_asked and isinstance(self.error, LLMConnectionError)
 
     @property
     def trouble(self) -> str:
@@ -74,6 +80,20 @@ def fits(model: LLMModelInfo) -> bool | None:
 def answers(model: LLMModelInfo) -> bool:
     """Whether a model may answer without being named."""
     return model.is_local and Capability.CHAT in model.capabilities and fits(model) is not False
+
+
+def best_of(
+    models: Iterable[LLMModelInfo], used: Mapping[str, float] | None = None, *, is_local: bool = True
+) -> LLMModelInfo | None:
+    """The model that answers where none is named: a loaded one, the one `used` last, the newest.
+
+    None that is larger than the free memory or runs elsewhere, unless they are a remote provider's.
+    """
+    able = [model for model in models if answers(model) or (not is_local and Capability.CHAT in model.capabilities)]
+    times = used or {}
+    return max(
+        able, key=lambda one: (one.loaded is True, times.get(one.full_name, 0.0), moment(one.modified)), default=None
+    )
 
 
 def why(model: LLMModelInfo, used: Mapping[str, float]) -> str:

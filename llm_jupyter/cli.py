@@ -121,17 +121,14 @@ def _clear(options: argparse.Namespace) -> int:
 def _set(options: argparse.Namespace) -> int:
     from llm_jupyter.doctor.config import set_value
 
-    file = _file()
-    set_value(file, options.key, options.value)
-    print(f"{options.key} is set in {file}")
+    print(set_value(_file(), options.key, options.value).said)
     return 0
 
 
 def _unset(options: argparse.Namespace) -> int:
     from llm_jupyter.doctor.config import unset
 
-    file = _file()
-    print(f"{options.key} is taken out of {file}" if unset(file, options.key) else f"{options.key} is not in {file}")
+    print(unset(_file(), options.key).said)
     return 0
 
 

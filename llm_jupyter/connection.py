@@ -17,14 +17,23 @@ import time
 import weakref
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from llm_jupyter.breaker import Breaker, spread, tells_of_the_server
 from llm_jupyter.clock import SYSTEM_CLOCK, Clock
 from llm_jupyter.effort import Effort
-from llm_jupyter.errors import AuthenticationError, LLMConnectionError, LLMError, ModelLoadingError, RateLimitedError
+from llm_jupyter.errors import (
+    AuthenticationError,
+    ForeignServerError,
+    LLMConnectionError,
+    LLMError,
+    ModelLoadingError,
+    RateLimitedError,
+    UnreachableError,
+)
 from llm_jupyter.events import EventBus, HealthChecked
 from llm_jupyter.providers.base import LLMProvider
-from llm_jupyter.types import LLMProviderStatus
+from llm_jupyter.types import LLMProviderStatus, ProviderState
 
 logger = logging.getLogger(__name__)
 
@@ -48,20 +57,43 @@ class Watching:
     retries: int = 2
 
 
+class Hosts(Protocol):
+    """Who starts servers of this machine."""
+
+    def expected(self, provider: LLMProvider) -> ProviderState | None:
+        """The state of a provider whose silence is no failure: its server is at rest, or starts; `None` for any other."""
+
+    def next_step(self, provider: LLMProvider) -> str:
+        """What starts its server by hand; empty where nothing does."""
+
+
+class NoHosts:
+    """Whoever runs the servers, it is not us."""
+
+    def expected(self, provider: LLMProvider) -> ProviderState | None:
+        return None
+
+    def next_step(self, provider: LLMProvider) -> str:
+        return ""
+
+
 class Connection:
     """What is between this process and one provider."""
 
     def __init__(
-        self, provider: LLMProvider, events: EventBus, watching: Watching, clock: Clock, random: Callable[[], float]
-    ) -> None:
+        self, provider: LLMProvider, events: EventBus, watching: Watching, clock: Clock, random: Callable[[], float],
+        hosts: Hosts,
+    ) -> None:  # fmt: skip
         self.provider = provider
         self.breaker = Breaker(clock.monotonic, random)
         self._events = events
         self._watching = watching
         self._clock = clock
         self._random = random
+        self._hosts = hosts
         self._effort = Effort(provider.url) if provider.is_local and provider.url else None
         self._counted: Callable[[], LLMError | None] = lambda: None
+        self._silence = ""
         self._checking: asyncio.Task[LLMProviderStatus] | None = None
         self._watch: asyncio.Task[None] | None = None
 
@@ -91,7 +123,8 @@ class Connection:
 
     def failed(self, error: LLMError, tries: int = 0) -> None:
         """A request ended so; `tries` is what the breaker called it when it began."""
-        if tells_of_the_server(error):
+        self._advise(error)
+        if tells_of_the_server(error) or isinstance(error, ForeignServerError):
             self.watch()  # so that its return is noticed, even where it never was there
         if error is self._counted():  # a look on the way to the request has failed, and was told of
             self.breaker.leave(tries)
@@ -113,17 +146,41 @@ class Connection:
         )  # fmt: skip
 
     @contextlib.asynccontextmanager
-    async def look(self) -> AsyncIterator[None]:
-        """In this block the server is asked for something that needs no model."""
+    async def look(self, within: float | None = None) -> AsyncIterator[None]:
+        """In this block the server is asked for something that needs no model, for so many seconds at most.
+
+        Raises `LLMConnectionError` where it does not answer in that time.
+        """
         started = time.perf_counter()
         try:
-            yield
+            async with asyncio.timeout(within):
+                yield
         except LLMError as error:
+            self._silence = ""
             self._looked(error)
             raise
+        except TimeoutError:
+            limit = f" within {within:g} s" if within is not None else ""
+            silent = LLMConnectionError(f"it did not answer{limit}", where=self.provider.where)
+            if not self.provider.in_flight:  # else it is busy, and the requests under way will tell
+                self._silence = silent.what
+                self._looked(silent)
+                self.watch()
+            raise silent from None
+        self._silence = ""
         if self.provider.url is not None:
             self.provider.measured(time.perf_counter() - started)
         self._looked(None)
+
+    @property
+    def silence(self) -> LLMConnectionError | None:
+        """Why a question that nobody waits for is not worth its time: the last one was not answered in time, and the watch
+        will tell when the server is back, or the pause after that is not over.
+        """
+        is_watched = self._watch is not None and not self._watch.done()
+        if self._silence and self.breaker.is_open and (is_watched or self.breaker.wait):
+            return LLMConnectionError(self._silence, where=self.provider.where)
+        return None
 
     @property
     def first_token_timeout(self) -> float:
@@ -139,8 +196,7 @@ class Connection:
         try:
             await self.provider.connect()
         except LLMError as error:
-            if tells_of_the_server(error):
-                self.breaker.fail(error, is_certain=True)
+            self._looked(error)
             raise
         finally:
             self.watch()
@@ -187,8 +243,8 @@ class Connection:
         limit = self._watching.health_interval * CHECK_SHARE or LONGEST_CHECK
         error: LLMError | None = None
         try:
-            async with self.look():
-                await self._probe(limit)
+            async with self.look(limit):
+                await self.provider.probe()
         except LLMError as failure:
             error = failure
         status = self.provider.status()
@@ -202,17 +258,16 @@ class Connection:
         )
         return status
 
-    async def _probe(self, limit: float) -> None:
-        try:
-            async with asyncio.timeout(limit):
-                await self.provider.probe()
-        except TimeoutError:
-            raise LLMConnectionError(f"it did not answer within {limit:g} s", where=self.provider.where) from None
-
     def _looked(self, error: LLMError | None) -> None:
         """Let state and breaker follow what a look at the server has shown."""
+        self._advise(error)
         if isinstance(error, ModelLoadingError | AuthenticationError):
             self.provider.observed(error)
+        elif isinstance(error, LLMConnectionError) and (state := self._hosts.expected(self.provider)) is not None:
+            self._counted = weakref.ref(error)
+            if self.breaker.closed_by_a_look:
+                self.breaker.succeed()
+            self.provider.told(state)
         elif error is not None:
             if tells_of_the_server(error):
                 self.breaker.fail(error, is_certain=True)
@@ -225,6 +280,15 @@ class Connection:
             self.provider.observed(None)
         # Else it is there, but its answers failed: only an answer can show that they no longer do.
 
+    @property
+    def start_hint(self) -> str:
+        """What a person types to start its server, as a next step; empty where nothing does."""
+        return self._hosts.next_step(self.provider)
+
+    def _advise(self, error: LLMError | None) -> None:
+        if isinstance(error, UnreachableError) and (hint := self.start_hint):
+            error.next_step = hint
+
 
 class LLMConnectionManager:
     """The connections by provider."""
@@ -236,9 +300,11 @@ class LLMConnectionManager:
         *,
         clock: Clock = SYSTEM_CLOCK,
         random: Callable[[], float] = random.random,
+        hosts: Hosts | None = None,
     ) -> None:
         self._events = events
         self._watching = watching or Watching()
+        self._hosts = hosts or NoHosts()
         self.clock = clock
         self.random = random
         self._connections: dict[str, Connection] = {}
@@ -252,7 +318,7 @@ class LLMConnectionManager:
         """The connection of a provider, made on first use."""
         known = self._connections.get(provider.name)
         if known is None or known.provider is not provider:
-            known = Connection(provider, self._events, self._watching, self.clock, self.random)
+            known = Connection(provider, self._events, self._watching, self.clock, self.random, self._hosts)
             self._connections[provider.name] = known
         return known
 

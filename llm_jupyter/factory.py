@@ -12,19 +12,19 @@ from types import TracebackType
 from typing import Any, Self
 
 from llm_jupyter.cache import LLMCache
-from llm_jupyter.cache.offline import REPLAY
 from llm_jupyter.choice import Shelf
 from llm_jupyter.connection import LLMConnectionManager, Watching
 from llm_jupyter.defaults import ModelDefaults
 from llm_jupyter.discovery import NotFound, probe_all
 from llm_jupyter.errors import AuthenticationError, ConfigurationError, ForeignServerError, LLMConnectionError, LLMError
 from llm_jupyter.events import Event, EventBus, FactoryClosed, FactoryOpened, HostReady, HostStopped, JsonlLog
-from llm_jupyter.hosts import HostSpec, LLMHostManager, SharedLlama, builtin_specs, spec_from_settings
+from llm_jupyter.hosts import HostSpec, LLMHostManager, ServingHosts, SharedLlama, builtin_specs, spec_from_settings
 from llm_jupyter.manager import LLMProviderManager
 from llm_jupyter.mounts import on_network
-from llm_jupyter.places import places
+from llm_jupyter.places import Place, places
 from llm_jupyter.portal import Portal
-from llm_jupyter.providers import check_kind, provider_class
+from llm_jupyter.ports import port_of
+from llm_jupyter.providers import BUILTIN, check_kind, plugins, provider_class
 from llm_jupyter.providers._http import is_loopback
 from llm_jupyter.providers.base import LLMProvider
 from llm_jupyter.recent import RecentModels
@@ -56,13 +56,21 @@ class LLMFactory:
     chosen, its provider connects, the model is loaded, the session begins. Closing goes the other way round.
     """
 
-    def __init__(self, settings: LLMSettings | None = None, *, environment: Mapping[str, str] = os.environ) -> None:
+    def __init__(
+        self,
+        settings: LLMSettings | None = None,
+        *,
+        environment: Mapping[str, str] = os.environ,
+        holds_hosts: bool = True,
+    ) -> None:
+        """Without `holds_hosts` no question starts or keeps a host of the settings: what looks on must change nothing."""
         self.settings = settings or load_settings(environment=environment)
         self.events = EventBus()
         self.registry = ProviderRegistry(self.events)
         self._environment = environment
         self.hosts = LLMHostManager(self.settings.home, self._host_told, self._host_specs())
-        self.connections = LLMConnectionManager(self.events, _watching(self.settings))
+        self.serving = ServingHosts(self.hosts, [name for name, host in self.settings.hosts.items() if host.autostart])
+        self.connections = LLMConnectionManager(self.events, _watching(self.settings), hosts=self.serving)
         self.providers = LLMProviderManager(
             self.registry,
             self.events,
@@ -74,7 +82,7 @@ class LLMFactory:
             defaults=ModelDefaults(self.settings.models, max_tokens=self.settings.limits.max_tokens),
             parallel_requests=self.settings.limits.parallel_requests,
             discover=self._discover,
-            start_host=self._start_host,
+            start_host=self._hold_host if holds_hosts else None,
         )
         self.cache = self._cache()
         self.store, self.sessions = self._conversations()
@@ -142,7 +150,7 @@ class LLMFactory:
     @property
     def is_replaying(self) -> bool:
         """Whether answers come from what was kept, and nobody is asked anything."""
-        return self.cache.mode == REPLAY
+        return self.cache.is_replaying
 
     async def offers(self, *, remote: bool = False) -> list[Shelf]:
         """What every enabled provider offers, as `LLMProviderManager.catalogue`; nothing where nobody is asked."""
@@ -172,24 +180,35 @@ class LLMFactory:
 
     def _recipes(self) -> Iterator[Recipe]:
         """The embedded provider, those of the settings, and those at their usual places."""
-        configured = self.settings.providers
+        configured, locked = self.settings.providers, self.settings.as_locked
         if EMBEDDED not in configured:
-            yield Recipe(
-                EMBEDDED,
-                "llamacpp",
-                self._builder(EMBEDDED, ProviderSettings(kind="llamacpp")),
-                True,
-                EMBEDDED_PRIORITY,
-                source="built in",
-            )
+            built_in = ProviderSettings(kind="llamacpp", priority=EMBEDDED_PRIORITY)
+            yield self._recipe(EMBEDDED, locked(EMBEDDED, built_in), "built in")
         for name, provider in configured.items():
             yield self._recipe(name, provider, "your settings")
-        for name, host in self.settings.hosts.items():
-            if host.port and name not in configured and name != EMBEDDED:
-                yield self._recipe(name, _provider_of(host.port), "its host in your settings")
-        for place in places(self._environment):
+        spoken_to = {port_of(url) for one in configured.values() if (url := one.base_url) and is_loopback(url)}
+        for name in self.settings.hosts:
+            port = self.hosts.port(name)
+            if port and port not in spoken_to and name not in configured:
+                provider = locked(name, _provider_of(port))
+                yield replace(self._recipe(name, provider, "its host in your settings"), of_host=True)
+        for place in self._places():
             if place.name not in configured and place.name not in self.settings.hosts:
                 yield replace(self._recipe(place.name, place.settings, place.source), was_found=True)
+        yield from self._locked_plugins()
+
+    def _locked_plugins(self) -> Iterator[Recipe]:
+        """What installed packages bring under their kind's name, where the locks say something of it; see `ProviderRegistry`."""
+        others = self.settings.held.keys() - {EMBEDDED, *self.settings.hosts, *(place.name for place in self._places())}
+        for name in sorted(others and others & plugins().keys()):
+            provider = self.settings.as_locked(name, ProviderSettings(kind=name))
+            recipe = self._recipe(name, provider, "an installed package")
+            yield replace(recipe, is_local=False, only_named=True)
+
+    def _places(self) -> Iterator[Place]:
+        """Where servers may be that nobody configured, as the locks of the settings leave them."""
+        for place in places(self._environment):
+            yield replace(place, settings=self.settings.as_locked(place.name, place.settings))
 
     def _recipe(self, name: str, provider: ProviderSettings, source: str) -> Recipe:
         try:
@@ -198,7 +217,9 @@ class LLMFactory:
             origin = self.settings.origin(f'providers."{name}".kind')
             error.what = f"[providers.{name}] ({origin}): {error.what}"
             raise
-        local = provider.base_url is None or is_loopback(provider.base_url)
+        local = provider.kind in BUILTIN if provider.base_url is None else is_loopback(provider.base_url)
+        key = ("providers", name, "enabled")
+        lock = None if provider.enabled else self.settings.provenance.lock(key)
         return Recipe(
             name,
             provider.kind,
@@ -208,6 +229,8 @@ class LLMFactory:
             provider.enabled,
             source,
             provider.base_url,
+            reason=lock.origin(key) if lock is not None else "",
+            stays_off=lock is not None,
         )
 
     # -- hosts
@@ -215,7 +238,8 @@ class LLMFactory:
     def _host_specs(self) -> dict[str, HostSpec]:
         limit = self.settings.limits.host_memory
         tables = {name: host for name, host in self.settings.hosts.items() if name != EMBEDDED}
-        own = {name: spec_from_settings(name, host, memory_limit=limit) for name, host in tables.items()}
+        home = self.settings.home
+        own = {name: spec_from_settings(name, host, home, memory_limit=limit) for name, host in tables.items()}
         return {**builtin_specs(self._environment), **own}
 
     def _host_told(self, event: Event) -> None:
@@ -230,17 +254,15 @@ class LLMFactory:
         limit = own.memory_limit if own.memory_limit is not None else self.settings.limits.host_memory
         return SharedLlama(self.hosts, memory_limit=limit, on_memory=own.on_memory, idle_unload=own.idle_unload)
 
-    async def _start_host(self, name: str) -> None:
-        """Start the server of a provider where the settings say that it starts by itself."""
-        host = self.settings.hosts.get(name)
-        if host is not None and host.autostart and name != EMBEDDED:
-            await self.hosts.start(name)
+    async def _hold_host(self, name: str) -> None:
+        """Let the host behind a provider run for as long as this kernel asks it, as `ServingHosts.hold` does."""
+        await self.serving.hold(self.providers.get(name))
 
     def _conversations(self) -> tuple[Store, LLMSessionManager]:
         settings = self.settings
         store = Store(settings.home / "sessions.db", publish=self.events.publish)
         sessions = LLMSessionManager(
-            Services(self.providers, self.events, self.cache), store, options=GenerationOptions(timeout=settings.timeout),
+            Services(self.providers, self.events, self.cache, timeout=settings.timeout), store,
             system=settings.session.system, policy=settings.session.context, private=settings.session.private,
         )  # fmt: skip
         return store, sessions
@@ -257,12 +279,13 @@ class LLMFactory:
         where = self.settings.event_log
         if not where:
             return None
-        return JsonlLog(self.events, self.settings.home / "events.jsonl" if where is True else Path(where))
+        path = self.settings.home / "events.jsonl" if where is True else Path(os.path.expanduser(where))
+        return JsonlLog(self.events, path)
 
     async def _discover(self, recipes: Sequence[Recipe]) -> Mapping[str, LLMError | None]:
         """Whether servers that nobody configured are there: `None` for those that are."""
         wanted = {recipe.name for recipe in recipes}
-        looked = [place for place in places(self._environment) if place.name in wanted]
+        looked = [place for place in self._places() if place.name in wanted]
         findings = await probe_all(
             looked, environment=self._environment, timeout=self.settings.connection.discovery_timeout
         )
@@ -324,3 +347,7 @@ def _constructed(kind: type[LLMProvider], name: str, arguments: dict[str, Any]) 
             else f"[providers.{name}]: {error}",
             next_step=f"Did you mean {near[0]}?" if near else f"It knows: {', '.join(known)}.",
         ) from None
+    except LLMError:
+        raise
+    except Exception as error:  # somebody else's constructor may raise what it likes
+        raise ConfigurationError(f"[providers.{name}]: {error}") from None

@@ -21,6 +21,7 @@ from llm_jupyter.context import ContextBuilder, Fitted
 from llm_jupyter.errors import (
     ContextExceededError,
     FirstTokenTimeoutError,
+    ForeignServerError,
     HostError,
     HungUpError,
     LLMConnectionError,
@@ -50,9 +51,10 @@ from llm_jupyter.types import Chunk
 
 GIVES_WAY = (
     LLMConnectionError, RateLimitedError, ServerError, ResponseError, ResourceError, ModelLoadError, ModelLoadingError,
-    HostError,
+    HostError, ForeignServerError,
 )  # fmt: skip
-"""Errors after which another candidate may answer; loading is one once it makes no more progress. A refused key, an
+"""Errors after which another candidate may answer; loading is one once it makes no more progress, and another user's server
+where one's own was meant. A refused key, an
 unknown model or a prompt that does not fit are told to the person instead: another's answer would hide them."""
 
 RETRIED_STATUS = frozenset({502, 503, 504})
@@ -313,12 +315,7 @@ class Route:
         listed = [] if named else await self._manager.fallbacks()
         if not listed:
             await self._manager.look_around(choice)
-        needed = self._question.needed
-        holders = self._manager.holders(choice, needed)
-        able = [other for other in listed if self._manager.can(other, needed)]
-        others = {other.full_name: other for other in (*holders, *able)}
-        others.pop(choice.full_name, None)
-        return [other for other in others.values() if other.is_local or not choice.is_local]
+        return self._manager.others(choice, listed, self._question.needed)
 
     def _keep_local(self, choice: Choice, verified: Choice) -> None:
         """Refuse somebody else who is remote after all, as only its server could tell."""
@@ -327,12 +324,16 @@ class Route:
             raise ProviderError("it is remote, and a local model never gives way to a remote one")
 
     def _final_error(self, choice: Choice) -> LLMError:
-        """What the person is told when nobody answered: why the chosen model did not, and the command that switches."""
+        """What the person is told when nobody answered: why the chosen model did not, and the command that switches.
+
+        Asked alone, nobody else would do.
+        """
         error = next(tried.error for tried in self.tried if tried.choice.full_name == choice.full_name)
         if choice.provider.name != EMBEDDED:
-            switch = f"%llm use {EMBEDDED} lets the embedded model answer."
+            switch = "" if self._alone else f"%llm use {EMBEDDED} lets the embedded model answer."
             is_down = isinstance(error, LLMConnectionError) and not isinstance(error, FirstTokenTimeoutError)
-            error.next_step = switch if is_down or not error.next_step else f"{error.next_step.rstrip('.')}. {switch}"
+            own = self._connection(choice).start_hint if is_down else error.next_step
+            error.next_step = f"{own.rstrip('.')}. {switch}" if own and switch else own or switch
             error.in_one_line = True
         return error
 

@@ -35,13 +35,20 @@ class Here(Protocol):
         """The last comparisons, the newest at the end."""
 
     @property
+    def is_running(self) -> bool:
+        """Whether a cell runs."""
+
+    @property
     def factory(self) -> LLMFactory: ...
     def session(self, name: str | None = None) -> LLMSession: ...
     def place(self, session: str, *, asks: bool = True) -> CellPlace: ...
     def display_setting(self, name: str) -> str: ...
     def progress_line(self) -> Callable[[str], None]: ...
-    def keep(self, name: str, value: object) -> None:
-        """Let a variable of the notebook hold it. Raises `InvalidInputError` for what is no name."""
+    def keep(self, name: str, value: object) -> str:
+        """Let a variable of the notebook hold it, and return the type of what it held before, empty where that was nothing.
+
+        Raises `InvalidInputError` for what is no name, and for one that has its meaning in every notebook.
+        """
 
     def opened(self, shown: Closable) -> None:
         """It belongs to the cell that runs now, and is closed when that runs again."""

@@ -7,28 +7,26 @@ was chosen and is gone is an error with the command that chooses another.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
-from llm_jupyter.catalogue import Catalogue, Discover
-from llm_jupyter.choice import Choice, Shelf, answers, existing_file, find, moment, not_found, why, why_no_server
+from llm_jupyter.admission import Admission
+from llm_jupyter.catalogue import PROBE_TIMEOUT, Catalogue, Discover
+from llm_jupyter.choice import Choice, Shelf, best_of, existing_file, find, not_found, why, why_no_server
 from llm_jupyter.connection import LLMConnectionManager
 from llm_jupyter.defaults import ModelDefaults
-from llm_jupyter.errors import (
-    ConfigurationError,
-    InvalidInputError,
-    LLMError,
-    ModelNotFoundError,
-)
+from llm_jupyter.errors import ConfigurationError, InvalidInputError, LLMError, ModelNotFoundError
 from llm_jupyter.events import EventBus, ModelChosen
 from llm_jupyter.ports import port_of
 from llm_jupyter.providers._http import is_loopback
 from llm_jupyter.providers.base import LLMProvider
 from llm_jupyter.recent import RecentModels
 from llm_jupyter.registry import ProviderRegistry
-from llm_jupyter.selection import EMBEDDED, Need, Recipe, ability
-from llm_jupyter.types import Capability, LLMProviderStatus, ProviderState
+from llm_jupyter.selection import EMBEDDED, Need, Recipe, ability, switched_off
+from llm_jupyter.types import Capability, LLMProviderStatus
 
 logger = logging.getLogger(__name__)
 
@@ -36,12 +34,6 @@ CHATS = frozenset({Capability.CHAT})
 
 NAMED, DEFAULT = "you named it", "it is default_model in your settings"
 DEFAULT_GONE = "It is default_model in your settings; %llm use MODEL takes another."
-
-PROBE_TIMEOUT = 1.0
-"""Seconds that a local server gets to show that it is there, when nobody named it."""
-
-LIST_TIMEOUT = 5.0
-"""Seconds that a server gets to tell of its models."""
 
 
 class LLMProviderManager:
@@ -72,9 +64,10 @@ class LLMProviderManager:
         self._providers: dict[str, LLMProvider] = {}
         self._recent = recent
         self._known: dict[tuple[str, str], Choice] = {}
+        self._admission = Admission(registry)
         self._looks: set[asyncio.Task[LLMProviderStatus]] = set()
         self._start_host = start_host
-        self._catalogue = Catalogue(registry, self.connections, self.get, discover)
+        self._catalogue = Catalogue(registry, self._admission, self.connections, self.get, discover)
         self.turnstile = asyncio.Semaphore(parallel_requests) if parallel_requests else None
         """Whom a request passes that must wait for others; `None` where any number may run at once."""
 
@@ -84,15 +77,13 @@ class LLMProviderManager:
         """
         recipe = self._registry.recipe(name)
         if not recipe.enabled:
-            raise InvalidInputError(
-                f"the provider {name!r} is switched off" + (f": {recipe.reason}" if recipe.reason else ""),
-                next_step=f"%llm connect {name} switches it on.",
-            )
+            raise switched_off(recipe)
         if self.local_only and not recipe.is_local:
             raise InvalidInputError(f"the provider {name!r} is remote, and local_only is set")
         if name not in self._providers:
             provider = recipe.build()
             provider.publish = self._events.publish
+            provider.gate = partial(self._admission.gate, name)
             self._providers[name] = provider
         return self._providers[name]
 
@@ -105,9 +96,12 @@ class LLMProviderManager:
         return self._providers[name].status() if name in self._providers else None
 
     async def connect(self, name: str) -> LLMProviderStatus:
-        """Ask a provider whether it is there, and watch it from now on. Raises what its silence means."""
+        """Ask a provider whether it is there, and watch it from now on; to connect it is to name it. Raises what its silence
+        means, and `InvalidInputError` where the settings forbid it.
+        """
         if not self._registry.recipe(name).enabled:
             self._registry.enable(name)
+        self._admission.name(name)
         return await self.connections.of(self.get(name)).connect()
 
     def look_at(self, port: int) -> None:
@@ -121,6 +115,7 @@ class LLMProviderManager:
     async def disconnect(self, name: str) -> None:
         """Close what is open to a provider; it is not asked again before `connect`."""
         self._registry.disable(name, f"disconnected; %llm connect {name} undoes that")
+        self._admission.forget(name)
         if (provider := self._providers.get(name)) is not None:
             await self.connections.of(provider).aclose()
             await provider.disconnect()
@@ -137,58 +132,84 @@ class LLMProviderManager:
             choice = await self._default(self.default_model, trusting)
         else:
             choice = await self._unnamed()
-        return self._announced(choice) if announce else choice
+        return self._announced(choice) if announce and choice.model else choice
 
-    async def resolve(self, name: str, *, trusting: bool = False) -> Choice:
+    async def resolve(self, name: str, *, trusting: bool = False, named: bool = False) -> Choice:
         """The model of that name: `provider/model`, a bare model name, a provider (its best model), or the path of a
         GGUF file.
 
         Raises `ModelNotFoundError` with the nearest names, or the error of a provider that does not answer. `trusting`
-        takes `provider/model` at its word and asks nobody: whoever sends a request to it calls `verified` first.
+        takes `provider/model` and a provider at their word and asks nobody: whoever sends a request calls `verified` first.
+        `named` says that the person gives this name now, and so means even the server of another user that stands there;
+        a name in the settings or of an earlier day does not.
         """
         name = name.strip()
         prefix, slash, rest = name.partition("/")
         if slash and prefix in self._registry:
-            provider = self.get(prefix)
-            if trusting:
-                return self._trusted(provider, rest)
-            await self._start(prefix)
-            return await self._on(provider, rest)
+            if not rest:
+                raise not_found(name, [])
+            return await self._at(prefix, rest, trusting, named)
         if name in self._registry:
-            await self._start(name)
-            return await self._best_of(self.get(name))
+            return await self._at(name, "", trusting, named)
         if name.endswith(".gguf") and (path := await asyncio.to_thread(existing_file, name)) is not None:
             info = await self.get(EMBEDDED).get_model_info(str(path))  # an unusable file is an error now
             return Choice(self.get(EMBEDDED), info.id, NAMED, True)
         shelves = await self.catalogue()
         for shelf in shelves:
             if (model := find(shelf.models, name)) is not None:
-                return self._allowed(Choice(self.get(shelf.recipe.name), model.id, NAMED, model.is_local))
+                return self.permitted(Choice(self.get(shelf.recipe.name), model.id, NAMED, model.is_local))
         raise not_found(name, [model.full_name for shelf in shelves for model in shelf.models])
 
     async def verified(self, choice: Choice) -> Choice:
         """The choice, once its server has said that it holds the model. Raises as `resolve`."""
-        provider = self.get(choice.provider.name)  # it may have been switched off meanwhile
-        if provider.state is not ProviderState.CONNECTED and choice.reason != NAMED:
-            self._refuse(choice.provider.name)  # another user's server may stand there now
-        await self._start(choice.provider.name)
+        name = choice.provider.name
+        self.get(name)  # it may have been switched off meanwhile
+        self._check(choice)
+        await self._start(name)
         if choice.is_verified:
-            return choice
+            return self.permitted(choice)
         try:
-            return replace(await self._on(choice.provider, choice.model), reason=choice.reason)
+            found = await self._on(choice.provider, choice.model)
+            verified = replace(found, reason=choice.reason, admits_foreign=choice.admits_foreign)
+            return self._announced(verified) if choice.reason == DEFAULT and not choice.model else verified
         except ModelNotFoundError as error:
             if choice.reason == DEFAULT:
                 error.next_step = f"{DEFAULT_GONE} {error.next_step}"
             raise
+
+    async def seen(self, choice: Choice) -> Choice:
+        """The choice as its server tells of it now, for showing it: nothing is started, no remote one is asked, and what
+        cannot be told stays as it is. Raises `ForeignServerError`, and `InvalidInputError` where the settings forbid it.
+        """
+        self._check(choice)
+        if choice.is_local and not choice.is_verified:
+            with contextlib.suppress(LLMError, TimeoutError):
+                async with asyncio.timeout(PROBE_TIMEOUT):
+                    await self._on(choice.provider, choice.model)
+        return self.permitted(choice)
+
+    def informed(self, choice: Choice) -> Choice:
+        """The choice with what its server has told last of its model, which knows better than a name; nobody is asked."""
+        told = self._catalogue.told.get(choice.provider.name, ())
+        model = find(told, choice.model) if choice.model else best_of(told, is_local=choice.provider.is_local)
+        return choice if model is None else replace(choice, model=choice.model or model.id, is_local=model.is_local)
+
+    def permitted(self, choice: Choice) -> Choice:
+        """As `informed`. Raises `InvalidInputError` for a remote model where `local_only` is set."""
+        choice = self.informed(choice)
+        if self.local_only and not choice.is_local:
+            raise InvalidInputError(f"the model {choice.full_name!r} is remote, and local_only is set")
+        return choice
 
     async def _start(self, name: str) -> None:
         """Start a provider's server, where the settings say that it starts by itself."""
         if self._start_host is not None:
             await self._start_host(name)
 
-    def _refuse(self, name: str) -> None:
-        if (refused := self._catalogue.refused(self._registry.recipe(name))) is not None:
-            raise refused
+    def _check(self, choice: Choice) -> None:
+        """Raise `ForeignServerError` where another user's server stands now that was not named with this choice."""
+        if not choice.admits_foreign:
+            self._admission.check(choice.provider.name, choice.full_name)
 
     def digest(self, choice: Choice) -> str | None:
         """What stands for a model's weights, where its server has told; nobody is asked."""
@@ -218,14 +239,29 @@ class LLMProviderManager:
         return model is None or ability(model, recipe, Need(needed)) is not False
 
     async def fallbacks(self) -> list[Choice]:
-        """What the person listed as `fallback`, as far as it can be meant; the doctor tells of the rest."""
+        """What the person listed as `fallback`, as far as it can be meant; the doctor tells of the rest.
+
+        No server is asked for `provider/model` and for a provider: whether they may answer is for the caller to say.
+        """
         found = []
         for name in self.fallback:
             try:
-                found.append(replace(await self.resolve(name, trusting=True), reason="it is listed as fallback"))
+                choice = await self.resolve(name, trusting=True)
+                self._check(choice)
+                found.append(replace(choice, reason="it is listed as fallback"))
             except LLMError as error:
                 logger.warning("fallback %r is passed over: %s", name, error.what)
         return found
+
+    def others(self, choice: Choice, listed: Sequence[Choice], needed: frozenset[Capability] = CHATS) -> list[Choice]:
+        """Who may answer in place of a choice, in order: other holders of the same model, then those `listed` that can.
+
+        Never a remote one in place of a local one, as far as their servers have told. Nobody is asked.
+        """
+        able = [other for other in listed if self.can(other, needed)]
+        others = {other.full_name: other for other in (*self.holders(choice, needed), *able)}
+        others.pop(choice.full_name, None)
+        return [other for other in others.values() if other.is_local or not choice.is_local]
 
     async def look_around(self, choice: Choice) -> None:
         """Ask the other local servers that have not told yet which models they hold."""
@@ -234,8 +270,8 @@ class LLMProviderManager:
         await self._catalogue.shelves(recipes, briefly=True)
 
     async def use(self, name: str) -> Choice:
-        """As `resolve`, and say it on the event bus."""
-        return self._announced(await self.resolve(name))
+        """As `resolve` of a name that the person gives now, and say it on the event bus."""
+        return self._announced(await self.resolve(name, named=True))
 
     async def fetcher(self, name: str) -> tuple[LLMProvider, str]:
         """Who fetches the model of that name (`provider/model`, or whatever one of the local providers knows to fetch), and
@@ -243,6 +279,7 @@ class LLMProviderManager:
         """
         prefix, slash, rest = name.partition("/")
         if slash and prefix in self._registry:
+            self._admission.name(prefix)
             return self.get(prefix), rest
         local = sorted(
             (r for r in self._registry.recipes() if r.enabled and r.is_local), key=lambda r: r.name != EMBEDDED
@@ -250,7 +287,7 @@ class LLMProviderManager:
         for recipe in local:
             provider = self.get(recipe.name)
             if (
-                self._catalogue.refused(recipe) is None
+                self._admission.refused(recipe.name) is None
                 and provider.fetches(name)
                 and (recipe.name == EMBEDDED or await provider.is_available())
             ):
@@ -262,7 +299,7 @@ class LLMProviderManager:
 
     def forget(self, choice: Choice) -> None:
         """A model is gone: look for it anew when it is next named."""
-        self._known = {key: known for key, known in self._known.items() if known != choice}
+        self._known = {key: known for key, known in self._known.items() if known.full_name != choice.full_name}
 
     async def catalogue(self, *, remote: bool = False) -> list[Shelf]:
         """What every enabled provider offers, all asked at once; remote ones only if `remote` is set."""
@@ -288,25 +325,29 @@ class LLMProviderManager:
             error.next_step = f"{DEFAULT_GONE} {error.next_step}"
             raise
 
+    async def _at(self, name: str, model: str, trusting: bool, named: bool) -> Choice:
+        """A provider's model; its best one where none is named."""
+        provider = self.get(name)
+        is_foreign = named and self._admission.name(name)
+        if not trusting:
+            await self._start(name)
+            return replace(await self._on(provider, model), admits_foreign=is_foreign)
+        trusted = Choice(provider, model, NAMED, provider.keeps(model), is_verified=False)
+        return replace(self.permitted(self._known.get((name, model), trusted)), admits_foreign=is_foreign)
+
     async def _best_of(self, provider: LLMProvider) -> Choice:
-        models = [
-            model for model in await self._catalogue.models_of(provider) if answers(model) or not provider.is_local
-        ]
-        chatting = [model for model in models if Capability.CHAT in model.capabilities]
-        if not chatting:
+        best = best_of(await self._catalogue.models_of(provider), is_local=provider.is_local)
+        if best is None:
             raise ModelNotFoundError(
                 "it has no model for chat that fits", where=provider.where, next_step="%llm models lists what is there."
             )
-        best = max(chatting, key=lambda model: (model.loaded is True, moment(model.modified)))
-        return self._allowed(Choice(provider, best.id, NAMED, best.is_local))
-
-    def _trusted(self, provider: LLMProvider, name: str) -> Choice:
-        known = self._known.get((provider.name, name))
-        return known or self._allowed(Choice(provider, name, NAMED, provider.keeps(name), is_verified=False))
+        return self.permitted(Choice(provider, best.id, NAMED, best.is_local))
 
     async def _on(self, provider: LLMProvider, name: str) -> Choice:
+        if not name:
+            return await self._best_of(provider)
         if (known := self._known.get((provider.name, name))) is not None:
-            return known
+            return self.permitted(known)
         if name.endswith(".gguf"):
             return Choice(provider, name, NAMED, provider.is_local)
         models = await self._catalogue.models_of(provider)
@@ -314,13 +355,8 @@ class LLMProviderManager:
         if models and model is None:
             raise not_found(name, [info.id for info in models], provider)
         is_local = model.is_local if model is not None else provider.keeps(name)
-        choice = self._allowed(Choice(provider, model.id if model is not None else name, NAMED, is_local))
+        choice = self.permitted(Choice(provider, model.id if model is not None else name, NAMED, is_local))
         self._known[provider.name, name] = choice
-        return choice
-
-    def _allowed(self, choice: Choice) -> Choice:
-        if self.local_only and not choice.is_local:
-            raise InvalidInputError(f"the model {choice.full_name!r} is remote, and local_only is set")
         return choice
 
     def _unasked(self) -> list[Recipe]:
@@ -335,9 +371,8 @@ class LLMProviderManager:
                 raise shelf.error  # passing over it would hide the mistake
         used = self._recent.times() if self._recent else {}
         for priority in sorted({recipe.priority for recipe in recipes}, reverse=True):
-            models = [m for shelf in shelves if shelf.recipe.priority == priority for m in shelf.models if answers(m)]
-            if models:
-                best = max(models, key=lambda m: (m.loaded is True, used.get(m.full_name, 0.0), moment(m.modified)))
+            models = [model for shelf in shelves if shelf.recipe.priority == priority for model in shelf.models]
+            if (best := best_of(models, used)) is not None:
                 return Choice(self.get(best.provider), best.id, why(best, used), True)
         return await self._embedded(why_no_server(shelves))
 

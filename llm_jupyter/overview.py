@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from llm_jupyter.choice import Choice, Shelf
+from llm_jupyter.choice import Choice, Shelf, find
 from llm_jupyter.errors import ForeignServerError, LLMError
 from llm_jupyter.factory import LLMFactory
 from llm_jupyter.selection import Recipe
@@ -15,7 +15,12 @@ NOT_ASKED = "not asked before %llm use or -m names it"
 OFF = "off"
 """The state of a provider that may not answer."""
 
+DOWN = "down"
+"""What is said of a provider whose state is `failed`."""
+
 REPLAYED = "Answers are replayed, and nobody is asked; %llm offline off ends that."
+
+GONE = "%llm models lists what is there; %llm use MODEL takes another."
 
 SWITCH = "%llm use embedded lets the embedded model answer."
 
@@ -44,10 +49,14 @@ class ProviderView:
 
 @dataclass(frozen=True, slots=True)
 class Answerer:
-    """Which model answers now, `None` where none can; `lines` say it, and why."""
+    """Which model is to answer now, `None` where none can; `lines` say it, and why.
+
+    `hindrance` is what kept it from answering when the lines were written, as the function of that name tells.
+    """
 
     choice: Choice | None
     lines: tuple[str, ...]
+    hindrance: str = ""
 
 
 def views(llm: LLMFactory, shelves: Sequence[Shelf]) -> tuple[list[ProviderView], list[str]]:
@@ -85,13 +94,55 @@ def _view(llm: LLMFactory, recipe: Recipe, shelf: Shelf | None) -> ProviderView:
     if status is None or status.state is ProviderState.DISCONNECTED:
         idle = "starts at the first question" if recipe.is_local else NOT_ASKED
         told = shelf.error.what if shelf is not None and shelf.error is not None else ""
-        reason = (status.reason if status is not None else told) or idle
+        known = status.reason if status is not None else ""
+        reason = known or ("" if _starts_by_itself(llm, recipe) else told) or idle
         return ProviderView(recipe, ProviderState.DISCONNECTED, models=models, reason=reason)
     reason = status.reason
     if status.state is ProviderState.CONNECTED and status.is_live:
         reason = "the last question was answered"
     latency = None if status.state is ProviderState.FAILED else status.latency
     return ProviderView(recipe, status.state, status.since, latency, models, reason)
+
+
+def trouble(llm: LLMFactory, shelf: Shelf) -> str:
+    """Why a provider's models are not listed, as `Shelf.trouble`; one whose host is at rest is not down."""
+    if shelf.trouble and _starts_by_itself(llm, shelf.recipe):
+        return f"{shelf.recipe.name} is at rest: a question to it starts its host."
+    return shelf.trouble
+
+
+def hindrance(llm: LLMFactory, recipe: Recipe) -> str:
+    """`off` or `down` where a provider does not answer now, as far as is known; nobody is asked. Else empty.
+
+    One whose host starts with the question will answer.
+    """
+    if not recipe.enabled:
+        return OFF
+    status = llm.providers.status(recipe.name)
+    if status is None or status.state is not ProviderState.FAILED or _starts_by_itself(llm, recipe):
+        return ""
+    return DOWN
+
+
+def chosen_but(model: str, hindered: str) -> str:
+    """That a model is chosen and does not answer."""
+    return f"{model} is chosen, but {hindered}"
+
+
+def way_back(recipe: Recipe) -> str:
+    """What lets a provider answer again that does not; or why nothing does."""
+    return recipe.reason if recipe.stays_off else f"%llm connect {recipe.name}"
+
+
+def now(llm: LLMFactory, answerer: Answerer) -> tuple[str, ...]:
+    """Who answers, where that was found out a while ago: what has become of the provider since is in it; nobody is asked."""
+    choice = answerer.choice
+    if choice is None or choice.provider.name not in llm.registry:
+        return answerer.lines
+    recipe = llm.registry.recipe(choice.provider.name)
+    if (hindered := hindrance(llm, recipe)) == answerer.hindrance:
+        return answerer.lines
+    return (_despite(choice, recipe, hindered) if hindered else _because(choice, "answers"),)
 
 
 async def who_answers(llm: LLMFactory, shelves: Sequence[Shelf]) -> Answerer:
@@ -106,24 +157,73 @@ async def who_answers(llm: LLMFactory, shelves: Sequence[Shelf]) -> Answerer:
         if (choice := session.choice) is None and session.model is not None:
             choice = await providers.resolve(session.model, trusting=True)
         if choice is not None:
-            return Answerer(choice, await _why(llm, choice, shelves, "answers"))
+            return await _answerer(llm, choice, shelves, "answers")
         choice = await providers.choose(announce=False, trusting=True)
-        return Answerer(choice, await _why(llm, choice, shelves, "will answer"))
+        return await _answerer(llm, choice, shelves, "will answer")
     except LLMError as error:
         return Answerer(None, ("Nothing answers now:", *error.lines()))
 
 
-async def _why(llm: LLMFactory, choice: Choice, shelves: Sequence[Shelf], answers: str) -> tuple[str, ...]:
+async def _answerer(llm: LLMFactory, choice: Choice, shelves: Sequence[Shelf], answers: str) -> Answerer:
     recipe = llm.registry.recipe(choice.provider.name)
-    shelf = next((shelf for shelf in shelves if shelf.recipe.name == recipe.name), None)
-    who = f"{choice.full_name} ({'local' if choice.is_local else 'remote'})"
+    choice, hindered = llm.providers.permitted(choice), hindrance(llm, recipe)
+    return Answerer(choice, await _why(llm, choice, recipe, shelves, answers), hindered)
+
+
+def _trouble(llm: LLMFactory, choice: Choice, shelves: Sequence[Shelf]) -> str:
+    """Why a model does not answer, as its provider told when it was asked last; of one that was not asked, as far as is known."""
+    name = choice.provider.name
+    shelf = next((shelf for shelf in shelves if shelf.recipe.name == name), None)
+    if shelf is not None and shelf.error is not None:
+        return shelf.error.what
+    status = llm.providers.status(name)
+    is_down = status is not None and status.state is ProviderState.FAILED
+    return (status.reason or "it failed") if status is not None and is_down else ""
+
+
+def _is_gone(choice: Choice, shelves: Sequence[Shelf]) -> bool:
+    """Whether its provider has just told of its models, and this one is none of them: a question would be refused.
+
+    One that was found there once is asked without a further look.
+    """
+    models = next((shelf.models for shelf in shelves if shelf.recipe.name == choice.provider.name), ())
+    is_file = choice.model.endswith(".gguf")
+    is_to_be_found = choice.model and not choice.is_verified and not is_file
+    return bool(models and is_to_be_found) and find(models, choice.model) is None
+
+
+async def _why(
+    llm: LLMFactory, choice: Choice, recipe: Recipe, shelves: Sequence[Shelf], answers: str
+) -> tuple[str, ...]:
     if not recipe.enabled:
-        return f"{who} was to answer, but {recipe.name} is switched off.", f"%llm connect {recipe.name} undoes that."
-    if shelf is None or shelf.error is None:
-        return (f"{who} {answers} because {choice.reason}.",)
-    host = llm.settings.hosts.get(recipe.name)
-    if host is not None and host.autostart:
-        return (f"{who} will answer because {choice.reason}; its host starts with the question.",)
-    first = f"{who} is to answer because {choice.reason}, and does not now: {shelf.error.what}."
-    instead = [other.full_name for other in await llm.providers.fallbacks() if other.is_local or not choice.is_local]
+        return (_despite(choice, recipe, OFF),)
+    if _is_gone(choice, shelves):
+        return f"{_who(choice)} is to answer because {choice.reason}, and is not there.", GONE
+    if not (trouble := _trouble(llm, choice, shelves)):
+        return (_because(choice, answers),)
+    if _starts_by_itself(llm, recipe):
+        return (f"{_who(choice)} will answer because {choice.reason}; its host starts with the question.",)
+    first = f"{_who(choice)} is to answer because {choice.reason}, and does not now: {trouble}."
+    instead = [
+        other.full_name
+        for other in llm.providers.others(choice, await llm.providers.fallbacks())
+        if (_starts_by_itself(llm, llm.registry.recipe(other.provider.name)) or not _trouble(llm, other, shelves))
+        and not _is_gone(other, shelves)
+    ]
     return first, f"Until it does, {' or else '.join(instead)} answers." if instead else SWITCH
+
+
+def _because(choice: Choice, answers: str) -> str:
+    return f"{_who(choice)} {answers} because {choice.reason}."
+
+
+def _despite(choice: Choice, recipe: Recipe, hindered: str) -> str:
+    return f"{chosen_but(_who(choice), hindered)}: {way_back(recipe)}"
+
+
+def _who(choice: Choice) -> str:
+    return f"{choice.full_name} ({'local' if choice.is_local else 'remote'})"
+
+
+def _starts_by_itself(llm: LLMFactory, recipe: Recipe) -> bool:
+    return llm.serving.starts(recipe.name, recipe.base_url)

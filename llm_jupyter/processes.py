@@ -24,10 +24,11 @@ async def adopt_others(llm: LLMFactory) -> None:
 async def act(llm: LLMFactory, action: str, name: str) -> str:
     """Start, stop or restart a host by its name, as `action` says; what it is then, in a sentence. Raises `HostError`."""
     hosts = llm.hosts
-    if name not in hosts.names():
-        if name != EMBEDDED:
-            raise _unknown(llm, name)
+    is_known = name in hosts.names()
+    if name == EMBEDDED and (not is_known or (action == "start" and hosts.spec(name) is None)):
         return await _act_on_embedded(llm, action)
+    if not is_known:
+        raise _unknown(llm, name)
     if action == "stop":
         await hosts.stop(name)
         return f"{name} is stopped."
@@ -57,7 +58,7 @@ def memory_limit(llm: LLMFactory, name: str) -> int | None:
 
 
 async def _act_on_embedded(llm: LLMFactory, action: str) -> str:
-    """The embedded model's process is a host only while a model is loaded."""
+    """The embedded model's process is a host only while a model is loaded; to load it here joins one that runs."""
     if action == "stop":
         return IDLE
     choice = await llm.providers.resolve(EMBEDDED)

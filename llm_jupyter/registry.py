@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import difflib
 import logging
-import math
-import time
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 
@@ -17,18 +15,23 @@ from llm_jupyter.providers.base import LLMProvider
 from llm_jupyter.selection import EMBEDDED as EMBEDDED
 from llm_jupyter.selection import EMBEDDED_PRIORITY as EMBEDDED_PRIORITY
 from llm_jupyter.selection import FOUND as FOUND
-from llm_jupyter.selection import Candidate, LeftOut, Need, Recipe, Selection, ability, is_called, is_permitted
+from llm_jupyter.selection import (
+    Candidate,
+    LeftOut,
+    Need,
+    Recipe,
+    Selection,
+    ability,
+    is_called,
+    is_permitted,
+    switched_off,
+)
 from llm_jupyter.types import Capability, LLMModelInfo, LLMProviderStatus, ProviderState
 
 logger = logging.getLogger(__name__)
 
 SMOOTHING = 0.3
 """The weight of the newest measured latency; the ones before keep the rest, so that one slow answer moves little."""
-
-FOREIGN_FOR = 5.0
-"""Seconds that whose server it is stays known: Linux takes up to 10 ms to tell, too long for every request. As long as the
-interval of health checks, which notice sooner when a server gives way to another.
-"""
 
 
 class ProviderRegistry:
@@ -39,12 +42,9 @@ class ProviderRegistry:
         events: EventBus,
         *,
         foreign: Callable[[Collection[str]], Collection[str]] = foreign_among,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._events = events
         self._foreign = foreign
-        self._clock = clock
-        self._verdicts: dict[str, tuple[float, bool]] = {}
         self._recipes: dict[str, Recipe] = {}
         self._models: dict[str, tuple[LLMModelInfo, ...]] = {}
         self._statuses: dict[str, LLMProviderStatus] = {}
@@ -82,8 +82,14 @@ class ProviderRegistry:
         self._events.publish(ProviderUnregistered(provider=name))
 
     def enable(self, name: str, enabled: bool = True, *, reason: str = "") -> None:
-        """Let a provider answer again, or no longer. Raises `ProviderNotFoundError`."""
-        self._recipes[name] = replace(self._known(name), enabled=enabled, reason="" if enabled else reason)
+        """Let a provider answer again, or no longer. Raises `ProviderNotFoundError`, and `InvalidInputError` for one that is
+        to stay off, see `Recipe.stays_off`.
+        """
+        recipe = self._known(name)
+        if not recipe.stays_off:
+            self._recipes[name] = replace(recipe, enabled=enabled, reason="" if enabled else reason)
+        elif enabled:
+            raise switched_off(recipe)
 
     def disable(self, name: str, reason: str = "") -> None:
         """Let a provider answer no longer. Raises `ProviderNotFoundError`."""
@@ -122,9 +128,6 @@ class ProviderRegistry:
         """A provider's state has been seen, and perhaps measured."""
         if status.name not in self._recipes:
             return
-        before = self._statuses.get(status.name)
-        if before is None or before.state is not status.state:
-            self._verdicts.pop(status.name, None)  # another server may have taken the port
         self._statuses[status.name] = status
         if (new := status.latency) is not None:
             old = self._latencies.get(status.name, new)
@@ -178,15 +181,9 @@ class ProviderRegistry:
         return self._lack(recipe, need) if self._ability(recipe, need) is False else ""
 
     def is_foreign(self, recipe: Recipe) -> bool:
-        """Whether what was found is another user's: looked up when its state changes, and every `FOREIGN_FOR` seconds."""
-        if not (recipe.was_found and recipe.is_local and recipe.base_url):
-            return False
-        now = self._clock()
-        if now - self._verdicts.get(recipe.name, (-math.inf, False))[0] > FOREIGN_FOR:
-            found = [one for one in self.recipes() if one.was_found and one.is_local]
-            others = self._foreign([one.base_url for one in found if one.base_url])
-            self._verdicts = {one.name: (now, one.base_url in others) for one in found}
-        return self._verdicts[recipe.name][1]
+        """Whether what nobody named by its address is another user's at this moment: a port changes hands in no time."""
+        is_assumed = recipe.was_found or recipe.of_host
+        return bool(is_assumed and recipe.is_local and recipe.base_url and self._foreign([recipe.base_url]))
 
     def _ability(self, recipe: Recipe, need: Need) -> bool | None:
         """Whether one of its models has all that is needed; `None` where that is not known."""
@@ -228,7 +225,7 @@ class ProviderRegistry:
 
     def _forget(self, name: str) -> None:
         self._unread.discard(name)
-        for notes in (self._models, self._statuses, self._latencies, self._verdicts):
+        for notes in (self._models, self._statuses, self._latencies):
             notes.pop(name, None)
 
     def _read(self, name: str) -> None:
@@ -238,7 +235,7 @@ class ProviderRegistry:
         self._unread.discard(name)
         recipe = self._recipes[name]
         try:
-            if recipe.only_named:
+            if recipe.base_url is None:  # only its package knows where it is
                 self._recipes[name] = replace(recipe, is_local=recipe.build().is_local)
             else:
                 provider_class(recipe.kind)

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from llm_jupyter.errors import InvalidInputError
+from llm_jupyter.providers._http import without_secrets
 from llm_jupyter.providers.base import LLMProvider
 from llm_jupyter.types import Capability, LLMModelInfo, ProviderState
 
@@ -38,6 +40,8 @@ class Recipe:
     `build` makes it without contacting anything; `base_url` is where it will go; `was_found` says that it stands at its
     usual place and nobody configured it. `priority`: higher is asked first. `source` says where the recipe comes from, in
     words; `reason` why it is not enabled, where that was not the person's wish. `only_named`: it answers only when named.
+    `stays_off`: whoever looks after this machine has switched it off, and nobody else may switch it on. `of_host`: its server
+    is to be a process that is started here, so that one of another user in its place was not named.
     """
 
     name: str
@@ -51,6 +55,13 @@ class Recipe:
     was_found: bool = False
     reason: str = ""
     only_named: bool = False
+    stays_off: bool = False
+    of_host: bool = False
+
+    @property
+    def address(self) -> str:
+        """Where it will go, as it may be shown: without secrets, and empty where it needs no server."""
+        return without_secrets(self.base_url) if self.base_url else ""
 
     @property
     def untold(self) -> frozenset[Capability]:
@@ -129,6 +140,16 @@ class Selection:
         """One line for each provider: the candidates by number, then those that are left out."""
         asked = [f"{number}. {one.name}: {one.reason}" for number, one in enumerate(self.candidates, 1)]
         return asked + [f"-  {one.recipe.name}: left out, {one.reason}" for one in self.left_out]
+
+
+def switched_off(recipe: Recipe) -> InvalidInputError:
+    """That a provider may not be asked, and what to do about it."""
+    return InvalidInputError(
+        f"the provider {recipe.name!r} is switched off" + (f": {recipe.reason}" if recipe.reason else ""),
+        next_step="Only there can it be switched on; %llm models lists what else there is."
+        if recipe.stays_off
+        else f"%llm connect {recipe.name} switches it on.",
+    )
 
 
 def is_called(model: LLMModelInfo, name: str) -> bool:

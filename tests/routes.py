@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -24,6 +24,7 @@ from llm_jupyter.cache import LLMCache
 from llm_jupyter.clock import Clock
 from llm_jupyter.connection import Connection, LLMConnectionManager, Watching
 from llm_jupyter.events import Event, EventBus
+from llm_jupyter.foreign import foreign_among
 from llm_jupyter.manager import LLMProviderManager
 from llm_jupyter.providers.base import LLMProvider
 from llm_jupyter.providers.openai_compatible import OpenAICompatibleProvider
@@ -75,11 +76,12 @@ class Routes:
     def __init__(
         self, servers: Mapping[str, Server], *, fallback: Sequence[str] = (), clock: Clock | None = None,
         retries: int = 2, health_interval: float = 0.0, random: Callable[[], float] = lambda: 0.5,
-        first_token_timeout: float = 300.0, recipes: Mapping[str, Mapping[str, Any]] | None = None, **settings: Any,
+        first_token_timeout: float = 300.0, recipes: Mapping[str, Mapping[str, Any]] | None = None,
+        foreign: Callable[[Collection[str]], Collection[str]] = foreign_among, **settings: Any,
     ) -> None:  # fmt: skip
         self.clock = clock or JumpingClock()
         self.events = EventBus()
-        self.registry = ProviderRegistry(self.events)
+        self.registry = ProviderRegistry(self.events, foreign=foreign)
         for number, (name, server) in enumerate(servers.items()):
             self.registry.register(self._recipe(name, server, -number, **(recipes or {}).get(name, {})))
         watching = Watching(health_interval, first_token_timeout, retries)
@@ -103,7 +105,7 @@ class Routes:
 
     async def ask(self, prompt: str = "hi", *, model: str | None = None, **options: Any) -> LLMResponse:
         """One answer; `model` is named for this question alone."""
-        choice = None if model is None else await self.manager.resolve(model, trusting=True)
+        choice = None if model is None else await self.manager.resolve(model, trusting=True, named=True)
         async with self.session.ask(prompt, choice=choice, options=GenerationOptions(**options)) as answering:
             while await answering.read_batch():
                 pass

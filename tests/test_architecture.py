@@ -22,7 +22,7 @@ FACES = ("magics", "widgets", "server", "cli")
 LEVELS: tuple[tuple[str, ...], ...] = (
     ("types",),
     ("errors", "wording"),
-    ("_supervisor", "_supervisor.*"),
+    ("_supervisor", "_supervisor.*", "tables"),
     ("ports",),
     (
         "events",
@@ -46,7 +46,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("selection", "_probe"),
     ("places",),
     ("connection", "hosts", "hosts.*", "registry", "discovery"),
-    ("choice",),
+    ("choice", "admission"),
     ("defaults", "context"),
     ("question",),
     ("catalogue",),

@@ -12,6 +12,8 @@ import pytest
 from doctoring import Patient
 
 from llm_jupyter import __version__
+from llm_jupyter.doctor.config import set_value, unset
+from llm_jupyter.errors import InvalidInputError
 
 FILE = """\
 # what I like
@@ -93,6 +95,61 @@ def test_a_setting_is_set_as_what_it_must_be_and_all_else_stays(
     after = (patient.home / "config.toml").read_text()
     assert all(comment in after for comment in ("# what I like", "# the big one"))
     assert os.name == "nt" or (patient.home / "config.toml").stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "what"),
+    [
+        ("connection.retries", "many", "connection.retries must be a whole number, 0 or more"),
+        ("stream", "sometimes", "stream must be one of live, final"),
+        ("fallback", "[1]", "fallback[0] must be text"),
+        (
+            "providers.x.base_url",
+            "http://127.0.0.1:9",
+            "providers.x.base_url cannot be set yet: providers.x.kind is missing",
+        ),
+        ("hosts.x.port", "8080", "hosts.x.port cannot be set yet: hosts.x.command is missing"),
+        ("strem", "final", "there is no setting 'strem'\nDid you mean stream?"),
+        ("home", "/tmp", "home cannot be set in a file"),
+    ],
+)
+def test_a_refusal_says_what_may_be_given_and_what_is_missing(patient: Patient, key: str, text: str, what: str) -> None:
+    with pytest.raises(InvalidInputError) as caught:
+        set_value(patient.home / "config.toml", key, text)
+    assert "\n".join(caught.value.lines()).startswith(what)
+    assert len(caught.value.lines()) == 2
+    assert (patient.home / "config.toml").read_text() == FILE
+
+
+def test_what_another_place_gives_may_be_missing_in_the_file(patient: Patient) -> None:
+    patient.environment["LLM_JUPYTER_PROVIDERS__HUB__KIND"] = "ollama"
+    ran = patient.run("jupyter-llm", "config", "set", "providers.hub.base_url", "http://127.0.0.1:9")
+    assert (ran.returncode, settings(patient)["providers"]["hub"]) == (0, {"base_url": "http://127.0.0.1:9"})
+
+
+def test_what_overrules_the_file_is_said_and_what_is_locked_is_refused(patient: Patient, tmp_path: Path) -> None:
+    system = tmp_path / "hub" / "llm_jupyter" / "config.toml"
+    system.parent.mkdir(parents=True)
+    system.write_text("[locked]\nlocal_only = true\n")
+    patient.environment.update(JUPYTER_CONFIG_PATH=str(tmp_path / "hub"), LLM_JUPYTER_STREAM="live")
+    assert patient.run("jupyter-llm", "config", "set", "stream", "final").stdout == (
+        f"stream is set in {patient.home / 'config.toml'}, but LLM_JUPYTER_STREAM overrules it\n"
+    )
+    assert "but LLM_JUPYTER_STREAM sets it too" in patient.run("jupyter-llm", "config", "unset", "stream").stdout
+    refused = patient.run("jupyter-llm", "config", "set", "local_only", "false")
+    assert (refused.returncode, f"local_only is locked by {system}" in refused.stderr) == (2, True)
+    assert settings(patient) == tomllib.loads(FILE)
+
+
+def test_what_others_need_is_not_taken_out_and_no_empty_table_is_left(patient: Patient) -> None:
+    file = patient.home / "config.toml"
+    with pytest.raises(InvalidInputError, match=r"providers\.local\.kind is missing"):
+        unset(file, "providers.local.kind")
+    assert file.read_text() == FILE
+    file.write_text("[connection]\nretries = 1\n\n[providers.x]\nbase_url = 'http://127.0.0.1:9'\n")
+    for key in ("providers.x.base_url", "connection.retries"):
+        assert unset(file, key).is_heard
+    assert file.read_text().strip() == ""
 
 
 @pytest.mark.parametrize(

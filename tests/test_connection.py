@@ -9,6 +9,8 @@ from clocks import ManualClock
 from routes import Faulty, Routes, free_port
 from servers.scripted import End, Gate, Script, delta, reply, sse
 
+from llm_jupyter.admission import Admission
+from llm_jupyter.catalogue import Catalogue
 from llm_jupyter.errors import (
     ContextExceededError,
     LLMConnectionError,
@@ -51,6 +53,42 @@ async def test_a_look_that_fails_says_why() -> None:
         assert "refused" in status.reason
         (check,) = routes.heard(HealthChecked)
         assert (check.healthy, check.latency, check.reason) == (False, None, status.reason)
+
+
+@pytest.mark.parametrize("health_interval", [0.0, 5.0])
+async def test_a_server_that_hangs_costs_its_limit_once_and_is_asked_again_when_it_may_be_back(
+    health_interval: float,
+) -> None:
+    clock, gate = ManualClock(), Gate()
+    async with Faulty() as server, Routes({"local": server}, clock=clock, health_interval=health_interval) as routes:
+        server.listing = [gate]
+
+        async def asked(limit: float) -> str:
+            services = routes.registry, Admission(routes.registry), routes.manager.connections, routes.manager.get
+            (shelf,) = await Catalogue(*services, limit=limit).shelves([routes.registry.recipe("local")])
+            return shelf.error.what if shelf.error is not None else f"{len(shelf.models)} model"
+
+        for _ in range(3):
+            assert await asked(0.2) == "it did not answer within 0.2 s"
+        assert len(server.visits) == 1
+        assert (routes.state("local"), routes.connection("local").breaker.is_open) == (ProviderState.FAILED, True)
+        gate.open()
+        server.listing = None
+        clock.advance(10)
+        if health_interval:  # the watch finds it back
+            await routes.until(lambda: routes.state("local") is ProviderState.CONNECTED)
+        assert await asked(5) == "1 model"
+
+
+async def test_a_server_that_is_busy_with_our_own_question_has_not_failed() -> None:
+    async with Faulty() as server, Routes({"local": server}) as routes:
+        await routes.ask()
+        server.listing = [Gate()]
+        routes.connection("local").provider.in_flight = 1
+        with pytest.raises(LLMConnectionError, match="it did not answer"):
+            async with routes.connection("local").look(0.05):
+                await routes.connection("local").provider.probe()
+        assert routes.state("local") is ProviderState.CONNECTED
 
 
 async def test_a_request_to_one_that_is_left_alone_ends_at_once_and_says_when_it_is_asked_again() -> None:

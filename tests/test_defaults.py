@@ -42,6 +42,14 @@ def test_no_answer_may_be_longer_than_the_limit(tmp_path: Path, asked: int | Non
         assert server.chats[0]["max_tokens"] == sent
 
 
+@pytest.mark.parametrize(("asked", "sent"), [(40, 40), (5000, 100), (-1, 100), ("5000", 100), (None, 100)])
+@pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens", "num_predict", "n_predict"])
+def test_no_field_of_a_servers_own_goes_over_the_limit(tmp_path: Path, name: str, asked: Any, sent: int) -> None:
+    with ModelServer() as server, factory(tmp_path, server, limits={"max_tokens": 100}) as llm:
+        llm.chat("hi", extra={name: asked, "min_p": 0.1})
+        assert (server.chats[0][name], server.chats[0]["min_p"]) == (sent, 0.1)
+
+
 def test_a_field_that_only_ollama_knows_reaches_no_other_server(tmp_path: Path) -> None:
     table = {"num_ctx": 2048, "keep_alive": "5m"}
     with ModelServer() as server, factory(tmp_path, server, models={"local/m": table}) as llm:

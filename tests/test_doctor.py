@@ -56,7 +56,10 @@ def test_a_sound_set_up_is_told_in_few_lines_with_the_steps_in_order(home: Path)
     assert list(dict.fromkeys(step for step in steps if step in order)) == order
 
 
-@pytest.mark.parametrize("text", ["default_model = ", "no_such_setting = 1", '[providers.x]\nkind = "ollamma"\n'])
+@pytest.mark.parametrize(
+    "text",
+    ["default_model = ", "no_such_setting = 1", '[providers.x]\nkind = "ollamma"\n', "[hosts.x]\nport = 8080\n"],
+)
 def test_settings_that_cannot_be_used_are_found_and_the_walk_goes_on(home: Path, text: str) -> None:
     found = Patient(home, settings=text).doctor()
     assert found.exit_code == 1

@@ -10,14 +10,22 @@ from typing import Any
 import psutil
 import pytest
 from kernels import kernel_environment
+from routes import free_port
 from servers.paced import ModelServer, endless
 from servers.scripted import answer, reply
 
-from llm_jupyter.errors import ConfigurationError, ModelNotFoundError, ServerError
+from llm_jupyter.errors import (
+    ConfigurationError,
+    InvalidInputError,
+    LLMConnectionError,
+    ModelNotFoundError,
+    ServerError,
+)
 from llm_jupyter.events import (
     Event,
     FactoryClosed,
     FactoryOpened,
+    HostAdopted,
     HostStarted,
     HostStopped,
     ModelChosen,
@@ -31,9 +39,10 @@ from llm_jupyter.events import (
     SessionCreated,
 )
 from llm_jupyter.factory import LLMFactory
+from llm_jupyter.processes import adopt_others
 from llm_jupyter.providers.openai_compatible import OpenAICompatibleProvider
 from llm_jupyter.registry import Recipe
-from llm_jupyter.settings import LLMSettings, ProviderSettings
+from llm_jupyter.settings import LLMSettings, ProviderSettings, load_settings
 
 
 def settings(home: Path, server: ModelServer | None = None, **more: Any) -> LLMSettings:
@@ -201,6 +210,100 @@ def test_the_environment_names_a_provider(
         recipe = llm.registry.recipe("openai")
         assert (recipe.is_local, recipe.source) == (local, source)
         assert "sk" not in repr(recipe).replace("_API_KEY", "").replace("asks", "")
+
+
+PLUGIN = "from llm_jupyter.providers.openai_compatible import OpenAICompatibleProvider as Echo"
+
+
+def locked(home: Path, text: str) -> LLMSettings:
+    """The settings of somebody whose system's file says this."""
+    (home / "system.toml").write_text(text)
+    return load_settings(None, {"LLM_JUPYTER_HOME": str(home)}, system=[home / "system.toml"])
+
+
+@pytest.mark.parametrize("name", ["openai", "ollama", "embedded", "mine", "echoing"])
+def test_a_provider_that_is_locked_off_stays_off_wherever_it_comes_from(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    brought = tmp_path / "llmplug_echoing-1.0.dist-info"
+    brought.mkdir()
+    (brought / "entry_points.txt").write_text("[llm_jupyter.providers]\nechoing = llmplug_echoing:Echo")
+    (tmp_path / "llmplug_echoing.py").write_text(PLUGIN)
+    monkeypatch.syspath_prepend(tmp_path)
+    text = f"[hosts.mine]\ncommand = ['x']\nport = {free_port()}\n[locked.providers.{name}]\nenabled = false"
+    with LLMFactory(locked(tmp_path, text), environment={"OPENAI_API_KEY": "sk"}) as llm:
+        listed = {recipe.name: recipe for recipe in llm.registry.listed()}
+        assert {other for other, recipe in listed.items() if recipe.stays_off} == {name}
+        assert listed[name].reason == f"locked by {tmp_path / 'system.toml'}"
+        for refused in (llm.providers.connect(name), llm.providers.use(f"{name}/m"), llm.providers.use(name)):
+            with pytest.raises(InvalidInputError, match="switched off: locked by"):
+                llm.portal.run(refused)
+        assert not llm.providers.is_active(name)
+
+
+def test_a_kind_of_a_package_counts_as_remote_until_the_package_says_where_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    brought = tmp_path / "llmplug_cloudy-1.0.dist-info"
+    brought.mkdir()
+    (brought / "entry_points.txt").write_text("[llm_jupyter.providers]\ncloudy = llmplug_cloudy:Cloudy")
+    (tmp_path / "llmplug_cloudy.py").write_text(CLOUDY)
+    monkeypatch.syspath_prepend(tmp_path)
+    configured = {
+        "far": ProviderSettings(kind="cloudy"),
+        "near": ProviderSettings(kind="cloudy", base_url="http://127.0.0.1:9/v1"),
+    }
+    with LLMFactory(LLMSettings(home=tmp_path, providers=configured), environment={}) as llm:
+        before = {recipe.name: recipe.is_local for recipe in llm.registry.recipes() if recipe.kind == "cloudy"}
+        assert before == {"far": False, "near": True}
+        assert not llm.registry.recipe("far").is_local
+
+
+CLOUDY = """
+from llm_jupyter.providers.openai_compatible import OpenAICompatibleProvider
+class Cloudy(OpenAICompatibleProvider):
+    def __init__(self, name, base_url="https://api.example.com/v1", api_key=None):
+        super().__init__(name, base_url, api_key)
+"""
+
+
+def test_a_locked_address_is_the_one_that_is_asked_and_looked_for(tmp_path: Path) -> None:
+    with ModelServer() as theirs, ModelServer() as mine:
+        text = f'[locked.providers.openai]\nbase_url = "{theirs.base_url}"'
+        with LLMFactory(locked(tmp_path, text), environment={"OPENAI_BASE_URL": mine.base_url}) as llm:
+            llm.portal.run(llm.offers())
+            assert theirs.visits
+            llm.use("openai/m")
+            assert llm.chat("hi").text == "Heard: hi"
+        assert len(theirs.chats) == 1
+        assert mine.visits == []
+
+
+def test_no_event_and_no_host_tells_the_password_of_an_address(tmp_path: Path) -> None:
+    with ModelServer() as server:
+        url = server.base_url.replace("http://", "http://me:hunter2@")
+        mine = {"mine": ProviderSettings(kind="openai-compatible", base_url=url)}
+        made = LLMSettings(home=tmp_path, providers=mine, event_log=True, connection={"retries": 0})
+        with LLMFactory(made, environment={"OPENAI_BASE_URL": url.replace("/v1", "/v2")}) as llm:
+            llm.chat("hi")
+            llm.portal.run(adopt_others(llm))
+            (adopted,) = llm.events.history(HostAdopted)
+            assert (adopted.host, adopted.url) == ("mine", server.base_url)
+            server.close()
+            with pytest.raises(LLMConnectionError):
+                llm.chat("hi")
+            llm.portal.run(llm.offers())
+            assert "hunter2" not in repr((llm.events.history(), llm.hosts.status(), llm.connections.statuses()))
+            assert [recipe.name for recipe in llm.registry.listed() if "hunter2" in recipe.address] == []
+    assert "hunter2" not in (tmp_path / "events.jsonl").read_text()
+
+
+def test_the_event_log_may_lie_in_the_persons_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    with LLMFactory(settings(tmp_path / "home", event_log="~/events.jsonl"), environment={}):
+        pass
+    assert "FactoryOpened" in (tmp_path / "events.jsonl").read_text()
 
 
 PROGRAM = """

@@ -4,48 +4,51 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 import sys
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 from live import place
+from routes import free_port
+from servers.paced import ModelServer
 
 from llm_jupyter.errors import LLMConnectionError
-from llm_jupyter.events import ConnectionStateChanged, HostReady, HostRestarting, HostStarted, HostStopped
+from llm_jupyter.events import (
+    ConnectionStateChanged,
+    HostReady,
+    HostRestarting,
+    HostStarted,
+    HostStopped,
+    ProviderLost,
+)
 from llm_jupyter.factory import LLMFactory
+from llm_jupyter.overview import views
+from llm_jupyter.processes import adopt_others
 from llm_jupyter.settings import load_settings
 from llm_jupyter.types import ProviderState
 
 HEALTH_INTERVAL = 30.0
 """Seconds between two health checks: so long that nothing in these tests waits for one."""
 
-SERVER = r"""
-import http.server, json, sys
-ANSWER = [{"delta": {"content": "from the host"}}, {"delta": {}, "finish_reason": "stop"}]
-class Handler(http.server.BaseHTTPRequestHandler):
-    def send(self, kind, body):
-        self.send_response(200); self.send_header("Content-Type", kind); self.send_header("Content-Length", str(len(body)))
-        self.end_headers(); self.wfile.write(body)
-    def do_GET(self):
-        self.send("application/json", json.dumps({"object": "list", "data": [{"id": "m", "object": "model"}]}).encode())
-    def do_POST(self):
-        self.rfile.read(int(self.headers["Content-Length"]))
-        events = [json.dumps({"choices": [dict(choice, index=0)], "model": "m"}) for choice in ANSWER] + ["[DONE]"]
-        self.send("text/event-stream", "".join(f"data: {event}\n\n" for event in events).encode())
-    def log_message(self, *_): pass
-http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
-"""
+SERVER = Path(__file__).parent / "servers" / "hosted.py"
+
+
+def host(port: int | None = None, *, pieces: int = 1, pause: float = 0.0, **fields: Any) -> dict[str, Any]:
+    """The table of a host that answers in so many pieces, so many seconds apart."""
+    table = {"command": [sys.executable, "-S", str(SERVER), "{port}", str(pieces), str(pause)], **fields}
+    return table if port is None else {**table, "port": port}
+
+
+def made(home: Path, hosts: dict[str, Any], environment: dict[str, str] | None = None, **values: Any) -> LLMFactory:
+    connection = {"retries": 0, "health_interval": HEALTH_INTERVAL}
+    settings = {"hosts": hosts, "default_model": "mine/m", "connection": connection, **values}
+    return LLMFactory(load_settings(settings, {"LLM_JUPYTER_HOME": str(home)}), environment=environment or {})
 
 
 def factory(home: Path, *, autostart: bool) -> LLMFactory:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    host = {"command": [sys.executable, "-c", SERVER, "{port}"], "port": port, "autostart": autostart}
-    connection = {"retries": 0, "health_interval": HEALTH_INTERVAL}
-    values = {"hosts": {"mine": host}, "default_model": "mine/m", "connection": connection}
-    return LLMFactory(load_settings(values, {"LLM_JUPYTER_HOME": str(home)}), environment={})
+    return made(home, {"mine": host(free_port(), autostart=autostart)})
 
 
 def test_a_question_starts_the_host_it_needs_and_the_last_to_leave_ends_it(tmp_path: Path) -> None:
@@ -115,6 +118,72 @@ def test_a_host_that_starts_only_when_told_is_not_started_by_a_question(tmp_path
         assert llm.events.history(HostStarted) == []
         llm.portal.run(llm.hosts.start("mine"))
         assert llm.chat("hi").text == "from the host"
+
+
+def test_what_starts_a_host_again_is_said_once_it_is_stopped(tmp_path: Path) -> None:
+    with factory(tmp_path, autostart=False) as llm:
+        llm.portal.run(llm.hosts.start("mine"))
+        llm.portal.run(llm.hosts.stop("mine"))
+        for ask in (lambda: llm.chat("hi"), lambda: llm.use("mine/m")):
+            with pytest.raises(LLMConnectionError, match="%llm host start mine starts it") as caught:
+                ask()
+            assert 1 <= len(caught.value.lines()) <= 2
+
+
+def test_a_host_is_used_for_as_long_as_its_answer_takes_and_idle_after(tmp_path: Path) -> None:
+    slow = host(free_port(), pieces=7, pause=0.4, idle_unload=1)
+    with made(tmp_path, {"mine": slow}) as llm:
+        llm.portal.run(llm.hosts.start("mine"))
+        with llm.events.listen(HostStopped) as feed:
+            assert llm.chat("hi").text == "from the host" * 7
+            assert feed.take() == []
+            assert feed.wait(15), "it was not put down"
+            (stopped,) = feed.take()
+        assert stopped.reason == "idle for 1 s"
+
+
+def test_a_host_at_rest_is_no_failure_and_its_question_goes_to_nobody_else(tmp_path: Path) -> None:
+    with (
+        ModelServer() as other,
+        made(
+            tmp_path,
+            {"mine": host(free_port(), autostart=True)},
+            fallback=["other/m"],
+            providers={"other": {"kind": "openai-compatible", "base_url": other.base_url}},
+        ) as llm,
+    ):
+        for end in ("it never ran", "stopped"):
+            if end == "stopped":
+                with llm.events.listen(ConnectionStateChanged) as feed:
+                    llm.portal.run(llm.hosts.stop("mine"))
+                    assert feed.wait(5)
+            shelves = llm.portal.run(llm.offers())  # a look at a server that is not there
+            assert llm.providers.status("mine").state is ProviderState.DISCONNECTED
+            (view,) = [view for view in views(llm, shelves)[0] if view.recipe.name == "mine"]
+            assert (view.state, view.reason) == ("disconnected", "starts at the first question")
+            assert llm.chat("hi").text == "from the host"
+        assert llm.events.history(ProviderLost) == []
+        assert other.chats == []
+
+
+def test_a_host_without_a_port_has_a_provider_all_the_same(tmp_path: Path) -> None:
+    with made(tmp_path, {"mine": host(autostart=True)}) as llm:
+        assert llm.chat("hi").text == "from the host"
+        assert llm.hosts.one("mine").url == llm.registry.recipe("mine").base_url.removesuffix("/v1")
+
+
+def test_a_host_and_the_server_at_its_port_are_one_thing(tmp_path: Path) -> None:
+    port = free_port()
+    local = {"local": {"kind": "openai-compatible", "base_url": f"http://127.0.0.1:{port}/v1"}}
+    hosts = {"mine": host(port, autostart=True), "same": host(port, pieces=2)}
+    with made(tmp_path, hosts, {"LLAMA_ARG_PORT": str(port)}, providers=local, default_model="local/m") as llm:
+        assert llm.chat("hi").text == "from the host", "the provider that speaks at its port starts it"
+        shelves = llm.portal.run(llm.offers())
+        assert [shelf.recipe.name for shelf in shelves if shelf.models and shelf.recipe.name != "embedded"] == ["local"]
+        assert "llama-server" not in [shelf.recipe.name for shelf in shelves]
+        llm.portal.run(adopt_others(llm))
+        running = [status for status in llm.hosts.status() if status.state == "running"]
+        assert [(status.name, status.ours, status.holders) for status in running] == [("mine", True, 1)]
 
 
 @pytest.mark.live

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import subprocess
@@ -13,7 +14,7 @@ import pytest
 
 from llm_jupyter.errors import LLMError
 from llm_jupyter.factory import LLMFactory
-from llm_jupyter.foreign import PROC_NET, is_foreign, listening
+from llm_jupyter.foreign import PROC_NET, is_foreign, listeners, listening
 from llm_jupyter.registry import FOUND
 from llm_jupyter.settings import LLMSettings, ProviderSettings
 
@@ -97,6 +98,18 @@ def test_a_server_of_ones_own_is_not_foreign() -> None:
         assert not is_foreign(f"http://127.0.0.1:{port}")
 
 
+def test_linux_tells_of_one_port_what_its_tables_tell() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as mine, socket.create_server(("", 0)) as everywhere:
+        ports = {one.getsockname()[1] for one in (mine, everywhere)}
+        six = socket.create_server(("::", 0), family=socket.AF_INET6) if socket.has_dualstack_ipv6() else None
+        with six or contextlib.nullcontext():
+            ports |= {six.getsockname()[1]} if six else set()
+            told = listeners(ports)
+            assert told == {row for row in listening(PROC_NET) if row[0] in ports}
+            assert {port for port, _ in told} == (ports if sys.platform == "linux" else set())
+    assert listeners(ports) == set()
+
+
 async def test_another_users_server_is_asked_nothing_until_it_is_named(
     stranger: tuple[int, subprocess.Popen[str]], tmp_path: Path
 ) -> None:
@@ -109,11 +122,12 @@ async def test_another_users_server_is_asked_nothing_until_it_is_named(
         if is_another:
             assert choice.full_name == "embedded/smollm2-135m"
             assert choice.reason == "ollama belongs to another user of this machine"
-            with pytest.raises(LLMError):
-                await llm.providers.resolve("spy:1b")
+            for unnamed in ("spy:1b", "ollama/spy:1b", "ollama"):
+                with pytest.raises(LLMError):
+                    await llm.providers.resolve(unnamed)
         else:
             assert choice.full_name == "ollama/spy:1b"
-        assert (await llm.providers.resolve("ollama/spy:1b")).full_name == "ollama/spy:1b"
+        assert (await llm.providers.resolve("ollama/spy:1b", named=True)).full_name == "ollama/spy:1b"
     mine = ProviderSettings(kind="ollama", base_url=f"http://127.0.0.1:{port}", priority=FOUND)
     async with LLMFactory(LLMSettings(home=tmp_path, providers={"ollama": mine}), environment={}) as llm:
         # To configure it is to name it, whatever its priority.

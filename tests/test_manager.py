@@ -19,11 +19,13 @@ from llm_jupyter.errors import (
     ProviderNotFoundError,
 )
 from llm_jupyter.events import Event, EventBus, ModelChosen, ProviderRegistered
+from llm_jupyter.factory import LLMFactory
 from llm_jupyter.manager import LLMProviderManager
 from llm_jupyter.providers.base import LLMProvider
 from llm_jupyter.providers.llamacpp import LlamaCppProvider
 from llm_jupyter.providers.openai_compatible import OpenAICompatibleProvider
 from llm_jupyter.registry import EMBEDDED, ProviderRegistry, Recipe
+from llm_jupyter.settings import load_settings
 
 
 class Closing(OpenAICompatibleProvider):
@@ -157,6 +159,22 @@ async def test_a_disabled_provider_is_neither_listed_nor_asked(house: House) -> 
         assert server.visits == []
         house.registry.enable("local")
         assert (await house.manager.choose()).full_name == "local/m"
+
+
+async def test_connecting_switches_nothing_on_that_the_settings_keep_off(tmp_path: Path) -> None:
+    system = tmp_path / "etc.toml"
+    async with ModelServer() as server:
+        system.write_text(
+            f'[providers.s]\nkind = "openai-compatible"\nbase_url = "{server.base_url}"\n[locked.providers.s]\nenabled = false\n'
+        )
+        settings = load_settings(environment={"LLM_JUPYTER_HOME": str(tmp_path)}, system=[system])
+        async with LLMFactory(settings, environment={}) as llm:
+            for asking in (llm.providers.connect, llm.providers.resolve, llm.providers.connect):
+                with pytest.raises(InvalidInputError, match=f"'s' is switched off: locked by {system}") as caught:
+                    await asking("s")
+                assert "connect" not in caught.value.next_step
+                await llm.providers.disconnect("s")
+        assert server.visits == []
 
 
 async def test_remote_providers_are_asked_only_when_they_are_named(house: House) -> None:

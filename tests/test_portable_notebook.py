@@ -17,8 +17,8 @@ from llm_jupyter.magics.args import OPTIONS, parse
 from llm_jupyter.magics.chat import _prompt
 from llm_jupyter.magics.render import NotebookView
 from llm_jupyter.magics.transform import prompts_are_literal
-from llm_jupyter.portable import Rebuilt, RebuiltTurn, conversation_of
-from llm_jupyter.portable.notebook import SWITCHES
+from llm_jupyter.portable import AGAIN, Rebuilt, RebuiltTurn, conversation_of, digest_of
+from llm_jupyter.portable.questions import SWITCHES
 from llm_jupyter.types import FinishReason, LLMResponse, Timing, Usage
 
 QUICKSTART = Path(__file__).parents[1] / "notebooks" / "01_quickstart.ipynb"
@@ -194,6 +194,78 @@ def test_a_copied_cell_has_not_asked_yet(tmp_path: Path) -> None:
     )
     assert [said(turn) for turn in conversation.turns] == [("one", "1")]
     assert [turn.cell for turn in conversation.unanswered] == ["b"]
+
+
+def asked(question: str, turn: str, **more: Any) -> dict[str, Any]:
+    """An output as an answer leaves it that says what it was asked; its text is the question."""
+    return answer(question, turn, asked=digest_of(question), **more)
+
+
+def test_an_answer_never_goes_with_a_question_that_it_does_not_answer(tmp_path: Path) -> None:
+    conversation = rebuilt(
+        tmp_path,
+        code("%%chat\nedited, and not run", asked("as it was", "t0"), name="a"),
+        code("%chat uno\n%chat two", asked("one", "t1"), asked("two", "t2")),
+        code("%chat --no-history by\n%chat tre", asked("by", "")),
+        code("%llm again", answer("one again", "t1", asked=AGAIN)),
+        code("%%chat\n\n  three \t", asked("three", "t3"), FOOTER),
+        code("%chat no answer\n%chat four", asked("four", "t4")),
+        code("ask('five')\n%chat -q quiet", asked("five", "t5")),
+        code("ask('six')", asked("six", "t6", prompt="six"), name="f"),
+    )
+    assert [said(turn)[1:] for turn in conversation.turns] == [("two",), ("three",), ("four",), ("six",)]
+    assert [(turn.cell, turn.prompt) for turn in conversation.turns[-1:]] == [("f", "six")]
+    assert [turn.prompt for turn in conversation.unanswered] == [
+        "edited, and not run",
+        "uno",
+        "tre",
+        "no answer",
+        "quiet",
+    ]
+    assert [source.splitlines()[0] for source in conversation.lost] == ["%%chat", "%chat uno", "ask('five')"]
+
+
+def test_an_edited_copy_and_what_another_conversation_was_asked_by_code_are_not_missing(tmp_path: Path) -> None:
+    conversation = rebuilt(
+        tmp_path,
+        code("%%chat\none, and more", asked("one", "t1", session="s"), name="copy"),
+        code("%%chat\none", asked("one", "t1", session="s"), name="a"),
+        code("ask('-s other two')", asked("two", "t2", session="other")),
+        code("%llm again", answer("of a turn that is gone", "old", asked=AGAIN, session="s")),
+    )
+    assert [(turn.cell, *said(turn)) for turn in conversation.turns] == [("a", "one", "one")]
+    assert conversation.lost == ()
+
+
+@pytest.mark.parametrize("above", ["%%time\n", "\n%%timeit -n1 -r1\n", "%%prun -q\n%%time\n"])
+def test_below_a_magic_that_runs_its_cell_questions_are_found(tmp_path: Path, above: str) -> None:
+    conversation = rebuilt(
+        tmp_path,
+        code(f"{above}%%chat --system 'Be brief.'\none", asked("one", "t1")),
+        code(f"{above}x = 1\n%chat two\n%chat three", asked("two", "t2")),
+        code(f"{above}%%chat\nof earlier versions", answer("four", "t4")),
+    )
+    assert [(turn.prompt, turn.system) for turn in conversation.turns] == [
+        ("one", "Be brief."), ("two", None), ("of earlier versions", None)
+    ]  # fmt: skip
+    assert [turn.prompt for turn in conversation.unanswered] == ["three"]
+    assert conversation.lost == ()
+
+
+def test_where_another_magic_has_run_its_cell_the_answer_is_missing_and_where_it_hid_it_the_question_is(
+    tmp_path: Path,
+) -> None:
+    conversation = rebuilt(
+        tmp_path, code("%%memit\n%chat one", asked("one", "t1")), code("%%capture hidden\n%chat two")
+    )
+    assert conversation.lost == ("%%memit\n%chat one",)
+    assert [turn.prompt for turn in conversation.unanswered] == ["two"]
+
+
+@given(st.text(), st.text())
+def test_a_digest_tells_texts_apart_but_not_their_blanks(one: str, other: str) -> None:
+    assert (digest_of(one) == digest_of(other)) is (one.split() == other.split())
+    assert digest_of(f" {one}\n") == digest_of(one)
 
 
 def test_a_prompt_whose_values_are_not_saved_says_which_it_lacks(tmp_path: Path) -> None:

@@ -90,3 +90,15 @@ def test_every_file_and_target_that_is_named_is_there() -> None:
     for path in re.findall(r"`((?:tests|providers|magics|server)/[\w./]*|[\w]+\.py)`", CONTRIBUTING):
         assert any((ROOT / folder / path).exists() for folder in ("", "llm_jupyter")), path
     assert os.access(ROOT / ".ci" / "run", os.X_OK)
+
+
+@pytest.mark.parametrize(("user", "is_allowed"), [(0, True), (1000, False)])
+def test_jupyterlab_is_started_as_whoever_calls_make(user: int, is_allowed: bool, tmp_path: Path) -> None:
+    (tmp_path / "id").write_text(f"#!/bin/sh\necho {user}\n")
+    (tmp_path / "id").chmod(0o755)
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    planned = subprocess.run(
+        ["make", "-n", "lab"], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=20
+    )
+    (line,) = [line for line in planned.stdout.splitlines() if "jupyter lab" in line]
+    assert ("--allow-root" in line.split()) == is_allowed

@@ -13,12 +13,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_jupyter.errors import ConfigurationError, ProviderNotFoundError
+from llm_jupyter.errors import ConfigurationError, InvalidInputError, ProviderNotFoundError
 from llm_jupyter.events import Event, EventBus, ProviderRegistered, ProviderUnregistered
 from llm_jupyter.providers import check_kind, plugins, provider_class
 from llm_jupyter.providers.base import LLMProvider
 from llm_jupyter.providers.openai_compatible import OpenAICompatibleProvider
-from llm_jupyter.registry import FOREIGN_FOR, FOUND, SMOOTHING, ProviderRegistry
+from llm_jupyter.registry import FOUND, SMOOTHING, ProviderRegistry
 from llm_jupyter.selection import Need, Recipe, Selection
 from llm_jupyter.types import Capability, LLMModelInfo, LLMProviderStatus, ProviderState
 
@@ -231,35 +231,37 @@ def test_another_users_server_is_asked_only_when_it_is_named_or_configured() -> 
     house = House(foreign=lambda urls: {LOCAL}.intersection(urls))
     house.add("found", was_found=True)
     house.add("configured")
+    house.add("hosted", of_host=True)
     assert house.names() == ["configured"]
+    assert house.why_not("hosted") == "it belongs to another user of this machine, and you did not name it"
     assert house.why_not("found") == "it belongs to another user of this machine, and you did not name it"
     assert house.names(named=frozenset({"found"})) == ["configured", "found"]
 
 
-def test_whose_server_it_is_is_looked_up_anew_when_its_state_changes_and_after_a_while() -> None:
-    now, asked, others = [0.0], list[Collection[str]](), set[str]()
+def test_whose_server_it_is_holds_for_one_look_and_only_what_was_found_is_looked_up() -> None:
+    asked, others = list[Collection[str]](), set[str]()
 
     def foreign(urls: Collection[str]) -> Collection[str]:
         asked.append(urls)
         return others.copy()
 
-    house = House()
-    house.registry = ProviderRegistry(house.events, foreign=foreign, clock=lambda: now[0])
+    house = House(foreign)
     house.add("configured", kind="llamacpp", enabled=False)
     house.add("found", was_found=True)
-    assert [house.names() for _ in range(3)] == [["found"]] * 3
-    assert asked[0] == [LOCAL]
-    assert len(asked) == 1
-    others.add(LOCAL)
-    house.state("found", ProviderState.FAILED)
-    assert house.names() == []
-    house.state("found", ProviderState.FAILED)
-    assert house.names() == []
-    assert len(asked) == 2
-    others.clear()
-    now[0] += FOREIGN_FOR + 0.1
-    assert house.names() == ["found"]
-    assert len(asked) == 3
+    house.state("found", ProviderState.CONNECTED)
+    for names in (["found"], [], ["found"]):
+        others.symmetric_difference_update([LOCAL] if asked else [])
+        assert house.names() == names
+    assert asked == [[LOCAL]] * 3
+
+
+def test_what_the_settings_keep_off_stays_off(house: House) -> None:
+    house.add("shut", enabled=False, reason="locked by /etc/config.toml", stays_off=True)
+    house.registry.disable("shut", "disconnected")
+    with pytest.raises(InvalidInputError, match=r"switched off: locked by /etc/config\.toml") as caught:
+        house.registry.enable("shut")
+    assert "connect" not in caught.value.next_step
+    assert house.why_not("shut", named=frozenset({"shut"})) == "locked by /etc/config.toml"
 
 
 def test_a_model_that_a_local_server_passes_on_to_elsewhere_needs_its_full_name(house: House) -> None:

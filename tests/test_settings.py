@@ -112,6 +112,15 @@ def test_the_final_slash_of_a_base_url_is_dropped(home: Home) -> None:
     assert home.load(LOCAL).providers["local"].base_url == "http://127.0.0.1:8080/v1"
 
 
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [("127.1:80", "127.0.0.1:80"), ("me:pw@127.1", "me:pw@127.0.0.1"), ("127.0.0.300", "127.0.0.300"), ("a.1", "a.1")],
+)
+def test_an_address_with_parts_left_out_means_what_the_system_makes_of_it(home: Home, written: str, meant: str) -> None:
+    table = f'[providers.local]\nkind = "x"\nbase_url = "http://{written}/v1"'
+    assert home.load(table).providers["local"].base_url == f"http://{meant}/v1"
+
+
 @pytest.mark.parametrize(("word", "footer"), [("true", "on"), ("false", "off"), ('"0"', "off"), ('"on"', "on")])
 def test_the_footer_is_turned_on_and_off_by_any_usual_word(home: Home, word: str, footer: str) -> None:
     assert home.load(f"footer = {word}").footer == footer

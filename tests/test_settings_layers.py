@@ -13,6 +13,7 @@ import tomlkit
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from kernels import kernel_environment
+from pydantic import SecretStr
 
 from llm_jupyter.errors import ConfigurationError
 from llm_jupyter.settings import (
@@ -21,6 +22,7 @@ from llm_jupyter.settings import (
     LimitSettings,
     LLMSettings,
     ModelSettings,
+    ProviderSettings,
     SessionSettings,
     entries,
     load_settings,
@@ -69,6 +71,7 @@ KEYS: dict[str, tuple[tuple[str, ...], ...]] = {
 }
 """Settings that take a number, with every way to write each."""
 
+SERVES = "command = ['srv']"
 LAYERS = ("lock of far", "lock of near", "config", "environment", "person", "near", "far")
 """The strongest first."""
 
@@ -95,6 +98,7 @@ def test_the_strongest_layer_wins_and_a_lock_beats_all(
     values = {layer: 11 + number for number, layer in enumerate(LAYERS)}
     files: dict[str, dict[str, Any]] = {"person": {}, "near": {}, "far": {}}
     joined(files["far"], {"providers": {"p-1": {"kind": "x"}}, "models": {QWEN: {"top_p": 0.5}}})
+    joined(files["far"], {"hosts": {"h": {"command": ["srv"]}}})
     config: dict[str, Any] = {}
     variables: dict[str, str] = {}
     origins = {"config": "%config"}
@@ -186,24 +190,25 @@ def test_a_command_in_a_variable_is_json_or_a_line_as_one_types_it(places: Place
 
 
 def test_a_variable_means_the_name_that_a_file_knows(places: Places) -> None:
-    places.person.write_text(f'[models."{QWEN}"]\nseed = 1\n[providers.My-Server]\nkind = "x"\n[hosts.a__b]\nport = 1')
+    host = "[hosts.a__b]\ncommand = ['srv']"
+    places.person.write_text(f'[models."{QWEN}"]\nseed = 1\n[providers.My-Server]\nkind = "x"\n{host}')
     loaded = places.load(MODELS__OLLAMA_QWEN2_5_7B__SEED="2", PROVIDERS__MY_SERVER__PRIORITY="3", HOSTS__A__B__PORT="4")
     assert loaded.models == {QWEN: ModelSettings(seed=2)}
     assert list(loaded.providers) == ["My-Server"]
     assert loaded.providers["My-Server"].priority == 3
-    assert loaded.hosts == {"a__b": HostSettings(port=4)}
+    assert loaded.hosts == {"a__b": HostSettings(command=("srv",), port=4)}
     assert loaded.origin(f"models.{QWEN}.seed") == "LLM_JUPYTER_MODELS__OLLAMA_QWEN2_5_7B__SEED"
 
 
 def test_a_variable_that_could_mean_two_names_is_refused_unless_one_is_written_so(places: Places) -> None:
     places.person.write_text("[hosts.a-b]\nport = 1\n[hosts.'a.b']\nport = 1")
     assert "'a-b' or 'a.b'" in str(places.refusal(HOSTS__A_B__PORT="2"))
-    places.person.write_text("[hosts.a-b]\nport = 1\n[hosts.a_b]\nport = 1")
+    places.person.write_text(f"[hosts.a-b]\nport = 1\n{SERVES}\n[hosts.a_b]\nport = 1\n{SERVES}")
     assert {name: host.port for name, host in places.load(HOSTS__A_B__PORT="2").hosts.items()} == {"a-b": 1, "a_b": 2}
 
 
 def test_the_longest_name_that_a_variable_can_mean_is_meant(places: Places) -> None:
-    places.person.write_text("[hosts.a]\nport = 1\n[hosts.a__b]\nport = 1")
+    places.person.write_text(f"[hosts.a]\nport = 1\n{SERVES}\n[hosts.a__b]\nport = 1\n{SERVES}")
     assert {name: host.port for name, host in places.load(HOSTS__A__B__PORT="2").hosts.items()} == {"a": 1, "a__b": 2}
 
 
@@ -219,7 +224,7 @@ def test_a_model_that_no_file_knows_is_named_in_json(places: Places) -> None:
 
 
 def test_the_variables_of_a_host_keep_their_letters(places: Places) -> None:
-    loaded = places.load(HOSTS__MINE__ENVIRONMENT__OLLAMA_DEBUG="1", HOSTS__MINE__PORT="5")
+    loaded = places.load(HOSTS__MINE__ENVIRONMENT__OLLAMA_DEBUG="1", HOSTS__MINE__COMMAND="srv")
     assert loaded.hosts["mine"].environment == {"OLLAMA_DEBUG": "1"}
 
 
@@ -271,6 +276,12 @@ def test_two_values_for_one_setting_in_one_place_are_refused_with_both_names(pla
         LLMSettings(timeout=1, connection=ConnectionSettings(first_token_timeout=2))
 
 
+def test_a_host_without_a_command_is_named_with_its_variable_and_the_built_in_one_needs_none(places: Places) -> None:
+    refusal = places.refusal(HOSTS__MINE__PORT="8080")
+    assert (refusal.what, refusal.where) == ("hosts.mine.command is missing", "LLM_JUPYTER_HOSTS__MINE__PORT")
+    assert places.load(HOSTS__EMBEDDED__MEMORY_LIMIT="2 GiB").hosts["embedded"].command == ()
+
+
 def test_the_default_model_is_written_under_the_name_that_the_file_uses(places: Places) -> None:
     places.person.write_text('[session]\nmodel = "a/b"  # mine\n')
     write_default_model(places.person, "a/c")
@@ -308,12 +319,28 @@ def test_a_lock_on_a_provider_holds_field_by_field(places: Places) -> None:
     assert hub.secret({"HUB_KEY": "theirs"}) == "theirs"
 
 
-def test_a_lock_on_parts_of_a_provider_that_nobody_has_set_up_does_nothing(places: Places) -> None:
+def test_a_lock_on_parts_of_a_provider_that_nobody_has_set_up_makes_none_and_is_listed(places: Places) -> None:
     places.near.write_text('[locked.providers.hub]\nbase_url = "http://hub:1/v1"')
-    assert places.load().providers == {}
-    assert places.load().origin("providers") == "default"
+    loaded = places.load()
+    assert loaded.providers == {}
+    said = {entry.name: (entry.value, entry.origin) for entry in entries(loaded, ("providers",))}
+    assert said == {"providers.hub.base_url": ("http://hub:1/v1", f"locked by {places.near}")}
+    assert [entry.name for entry in entries(loaded, ("providers", "hub"))] == ["providers.hub.base_url"]
+    assert loaded.is_locked("providers.hub.base_url")
+    assert not loaded.is_locked("providers.hub.enabled")
     places.near.write_text('[locked.providers.hub]\nbase_url = "http://hub:1/v1"\nkind = "x"')
     assert places.load().providers["hub"].base_url == "http://hub:1/v1"
+
+
+def test_a_lock_holds_for_a_provider_that_is_merely_found(places: Places) -> None:
+    places.far.write_text('[locked.providers.openai]\nenabled = false\napi_key_env = "HUB_KEY"')
+    places.near.write_text("[locked.providers.openai]\nenabled = true\npriority = 3")
+    found = ProviderSettings(kind="openai-compatible", base_url="http://mine:1/v1", api_key=SecretStr("sk-mine"))
+    openai = places.load().as_locked("openai", found)
+    assert (openai.kind, openai.base_url) == (found.kind, found.base_url)
+    assert (openai.enabled, openai.priority) == (False, 3)
+    assert (openai.api_key, openai.secret({"HUB_KEY": "theirs"})) == (None, "theirs")
+    assert places.load().as_locked("ollama", found) is found
 
 
 def test_locked_in_the_persons_own_file_is_refused_with_the_place_where_it_belongs(places: Places) -> None:
@@ -331,6 +358,7 @@ def test_locked_in_the_persons_own_file_is_refused_with_the_place_where_it_belon
         ("[locked]\nlocal_onyl = true", "local_onyl", 2),
         ("[locked]\n\nstream = 'often'", "one of live, final", 3),
         ("[locked]\nhome = '/x'", "home", 2),
+        ("[locked.providers.ollama]\nenabled = 'perhaps'", "providers.ollama.enabled must be true or false", 2),
         ("timeout = 5\n[locked.connection]\nfirst_token_timeout = -1", "connection.first_token_timeout", 3),
     ],
 )

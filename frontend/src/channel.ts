@@ -9,10 +9,21 @@ type Message =
   | { n: number; changes: Record<string, Change> }
   | { n: number; state: State }
   | { last: number }
+  | { taken: string }
   | { done: string };
 
 /** Milliseconds after which the whole state is asked for again, where none came. */
 const PATIENCE = 1000;
+
+/** Milliseconds within which the kernel, where it was asked for something, is to say anything at all. */
+const SILENCE = 5000;
+
+const GONE = "The kernel of this dashboard is gone. Run %load_ext llm_jupyter, then this cell again.";
+/** It may also be busy: what it was asked for is then done later. */
+const SILENT = "The kernel does not answer. If it was restarted, run %load_ext llm_jupyter, then this cell again.";
+
+/** Milliseconds after which the kernel is told again that the page shows a dashboard; it forgets one that says no more. */
+const SIGN_OF_LIFE = 30_000;
 
 export interface DashboardModel {
   state: State;
@@ -20,33 +31,45 @@ export interface DashboardModel {
 
 export class Channel {
   state: State;
+  /** Why the state may be one of the past, in words; empty while there is no reason to think so. */
+  lost = "";
   private number: number | null = null;
   private asked = 0;
   /** Which page this is: other tabs may show the same dashboard, and hear all that the kernel says. */
   private readonly page = Math.random().toString(36).slice(2);
   private tickets = 0;
   private waiting = new Map<string, () => void>();
+  /** What was asked for of which the kernel has not said that it was taken. */
+  private untaken = new Set<string>();
+  private silence: ReturnType<typeof setTimeout> | undefined;
   private listeners = new Set<() => void>();
   private views = 0;
+  private signs: ReturnType<typeof setInterval> | undefined;
   private frame = 0;
 
   constructor(readonly model: AnyModel<DashboardModel>) {
     this.state = { ...model.get("state") };
     model.on("msg:custom", this.hear);
+    model.on("comm_live_update", this.end); // of ipywidgets, where the kernel was restarted or has died
     this.hello();
   }
 
   /** Stop listening to the kernel. */
   close(): void {
     this.model.off("msg:custom", this.hear);
+    this.model.off("comm_live_update", this.end);
+    this.untaken.clear();
+    this.awaitWord();
     this.listeners.clear();
   }
 
-  /** Ask the kernel to do something; resolves when it has been done, well or not. */
+  /** Ask the kernel to do something; resolves when it has been done, well or not; where the kernel is `lost`, perhaps never. */
   act(verb: string, values: Record<string, Json> = {}): Promise<void> {
     const ticket = `${this.page} ${++this.tickets}`;
     return new Promise((resolve) => {
       this.waiting.set(ticket, resolve);
+      this.untaken.add(ticket);
+      if (!this.silence && !this.lost) this.awaitWord();
       this.send({ ...values, do: verb, ticket });
     });
   }
@@ -60,8 +83,18 @@ export class Channel {
   /** Tell the kernel how many places in the page show this dashboard: what nobody sees need not be kept up to date. */
   seen(by: 1 | -1): void {
     this.views += by;
-    this.send({ do: "seen", views: this.views, page: this.page });
+    this.tellViews();
+    clearInterval(this.signs);
+    const listen = this.views ? addEventListener : removeEventListener;
+    if (this.views) this.signs = setInterval(this.tellViews, SIGN_OF_LIFE);
+    listen("pageshow", this.tellViews);
+    listen("focus", this.tellViews); // timers stand still while a computer sleeps
+    listen("pagehide", this.leave);
   }
+
+  private tellViews = (): void => this.send({ do: "seen", views: this.views, page: this.page });
+
+  private leave = (): void => this.send({ do: "seen", views: 0, page: this.page });
 
   private hello(): void {
     this.number = null;
@@ -73,11 +106,38 @@ export class Channel {
     try {
       this.model.send(content);
     } catch {
-      // There is no kernel any more: the dashboard stays as it was last.
+      this.end();
     }
   }
 
+  /** Wait anew for any word of the kernel, if it was asked for something and has not said that it took it. */
+  private awaitWord(): void {
+    clearTimeout(this.silence);
+    this.silence = this.untaken.size ? setTimeout(() => this.lose(SILENT), SILENCE) : undefined;
+  }
+
+  /** There is no kernel any more: the dashboard stays as it was last. */
+  private end = (): void => this.lose(GONE);
+
+  private lose(why: string): void {
+    this.untaken.clear();
+    this.awaitWord();
+    this.lost = why;
+    this.announce();
+  }
+
+  /** The kernel is there: it has said something, and perhaps that it took what was asked for with a ticket. */
+  private found(ticket: string): void {
+    this.untaken.delete(ticket);
+    this.awaitWord();
+    if (!this.lost) return;
+    this.lost = "";
+    this.announce();
+  }
+
   private hear = (message: Message): void => {
+    this.found("taken" in message ? message.taken : "done" in message ? message.done : "");
+    if ("taken" in message) return;
     if ("done" in message) {
       this.waiting.get(message.done)?.();
       this.waiting.delete(message.done);

@@ -63,15 +63,24 @@ function Which({ session }: { session?: { name: string | null; id: string; priva
   );
 }
 
-/** The turns. It stays at its end while an answer grows, unless somebody has scrolled away from there. */
+/**
+ * The turns. It stays at its end while an answer grows, unless somebody has scrolled away from there. Whoever asks is taken to
+ * the end; whoever goes to other turns reads on where those before ended: earlier ones from their end, later ones from their
+ * beginning.
+ */
 function Log({ turns, state, channel }: { turns: Turn[]; state: State; channel: Channel }) {
   const log = useRef<HTMLDivElement>(null);
   const sticks = useRef(true);
-  useLayoutEffect(() => {
-    if (sticks.current && log.current) log.current.scrollTop = log.current.scrollHeight;
-  });
   const above = useCallback((code: string) => <CodeActions channel={channel} code={code} />, [channel]);
   const { earlier = 0, later = 0 } = state.window ?? {};
+  const { count = 0, to = "end" } = state.moved ?? {};
+  const before = useRef(count);
+  useLayoutEffect(() => {
+    if (count !== before.current) sticks.current = to === "end";
+    if (sticks.current) log.current!.scrollTop = log.current!.scrollHeight;
+    else if (count !== before.current) log.current!.scrollTop = 0;
+    before.current = count;
+  });
   return (
     <div class="llmj-chat-log" role="log" aria-live="off" aria-label="Conversation" tabIndex={0} ref={log}
       onScroll={({ currentTarget: at }) => void (sticks.current = at.scrollHeight - at.scrollTop - at.clientHeight < 24)}>
@@ -86,7 +95,12 @@ function Log({ turns, state, channel }: { turns: Turn[]; state: State; channel: 
           </li>
         ))}
       </ol>
-      {later ? <p><Action channel={channel} verb="latest">Show latest</Action> <span class="llmj-quiet">{later} more after</span></p> : null}
+      {later ? (
+        <p>
+          <Action channel={channel} verb="later">Show later</Action> <Action channel={channel} verb="latest">Show latest</Action>{" "}
+          <span class="llmj-quiet">{later} more after</span>
+        </p>
+      ) : null}
     </div>
   );
 }
@@ -217,14 +231,18 @@ function Aloud({ turns, state }: { turns: Turn[]; state: State }) {
 /** The field for the next question. What was typed stays until the kernel has taken it. */
 function Composer({ state, channel }: { state: State; channel: Channel }) {
   const [text, setText] = useState("");
+  /** Instructions that were typed, until they are sent or others hold. */
   const [system, setSystem] = useState<string | null>(null);
+  useEffect(() => setSystem(null), [state.session?.id, state.system]);
   const [isSending, setSending] = useState(false);
+  const isWaiting = isSending && !channel.lost;
   const isAnswering = !!state.answering;
   const send = () => {
-    if (!text.trim() || isAnswering || isSending) return;
+    if (!text.trim() || isAnswering || isWaiting) return;
     setSending(true);
     channel.act("ask", { prompt: text, system: system === state.system ? null : system }).then(() => {
       setSending(false);
+      setSystem((now) => (now === system ? null : now));
       setText((now) => (now === text ? "" : now));
     });
   };
@@ -239,9 +257,9 @@ function Composer({ state, channel }: { state: State; channel: Channel }) {
       <textarea rows={rowsFor(text)} aria-label="Question" placeholder="Ask. Enter sends, Shift+Enter begins a new line."
         value={text} onInput={(event) => setText(event.currentTarget.value)} onKeyDown={submitsOnEnter} />
       <div class="llmj-composer-foot">
-        <button type="submit" class="llmj-primary" disabled={!text.trim() || isAnswering || isSending}>Send</button>
+        <button type="submit" class="llmj-primary" disabled={!text.trim() || isAnswering || isWaiting}>Send</button>
         <Action channel={channel} verb="stop" disabled={!isAnswering} label="Stop the answer (Escape)">Stop</Action>
-        {isSending ? <span class="llmj-quiet">Waiting for the kernel…</span> : null}
+        {isWaiting ? <span class="llmj-quiet">Waiting for the kernel…</span> : null}
       </div>
       <details>
         <summary>Instructions (system prompt){state.system || system ? "" : ": none"}</summary>

@@ -13,15 +13,17 @@ const ASK = "?remote";
 
 export function ModelChooser({ state, channel }: { state: State; channel: Channel }) {
   const [wanted, setWanted] = useState<string | null>(null);
-  const [isBusy, setBusy] = useState(false);
+  const [isActing, setActing] = useState(false);
   const no = useRef<HTMLButtonElement>(null);
   useLayoutEffect(() => { if (wanted) no.current?.focus(); }, [wanted]);
+  // A control that is `disabled` would lose the focus.
+  const isBusy = isActing && !channel.lost;
   const current: Model | null = state.model;
   const models: Model[] = state.models ?? [];
   const act = (verb: string, values: Record<string, any>) => {
     setWanted(null);
-    setBusy(true);
-    channel.act(verb, values).then(() => setBusy(false));
+    setActing(true);
+    channel.act(verb, values).then(() => setActing(false));
   };
   const choose = (name: string) => {
     const model = models.find((one) => one.name === name);
@@ -34,7 +36,7 @@ export function ModelChooser({ state, channel }: { state: State; channel: Channe
     <span class="llmj-chat-model">
       <label>
         Model{" "}
-        <select value={current?.name ?? ""} disabled={isBusy} onChange={(event) => {
+        <select value={current?.name ?? ""} aria-busy={isBusy} onChange={(event) => {
           choose(event.currentTarget.value);
           event.currentTarget.value = current?.name ?? ""; // the kernel says which one answers
         }}>
@@ -44,8 +46,8 @@ export function ModelChooser({ state, channel }: { state: State; channel: Channe
           {remote.length ? <option value={ASK}>Ask {visible(remote.join(", "))} (remote) for models…</option> : null}
         </select>
       </label>
-      <button type="button" aria-label="Look for models again" title="Look for models again" disabled={isBusy}
-        onClick={() => act("models", {})}>⟳</button>
+      <button type="button" aria-label="Look for models again" title="Look for models again" aria-disabled={isBusy}
+        onClick={() => (isBusy ? undefined : act("models", {}))}>⟳</button>
       {wanted ? (
         <span class="llmj-confirm" role="alertdialog" aria-label={question}
           onKeyDown={(event) => { if (event.key === "Escape") { event.stopPropagation(); setWanted(null); } }}>

@@ -45,7 +45,7 @@ function Asking({ state, channel }: { state: State; channel: Channel }) {
   const [isSending, setSending] = useState(false);
   /** What was sent last and not taken, since it would leave this machine. */
   const [held, setHeld] = useState<Question | null>(null);
-  const isReady = !!prompt.trim() && contenders.length > 0 && contenders.every((one) => one.model.trim()) && !isSending;
+  const isReady = !!prompt.trim() && contenders.length > 0 && contenders.every((one) => one.model.trim()) && !(isSending && !channel.lost);
   const send = (question: Question) => {
     setHeld(question.confirmed ? null : question);
     setSending(true);

@@ -2,9 +2,10 @@
 import type { ComponentChildren } from "preact";
 import { useLayoutEffect, useRef, useState } from "preact/hooks";
 import type { Channel, State } from "./channel";
+import { SpreadTable, speed, whole } from "./compare_spread";
 import type { DashboardProps } from "./frame";
 import { Markdown } from "./markdown";
-import { Ago, Badge, Field, Table, seconds, useChosen, visible } from "./ui";
+import { Ago, Badge, Field, seconds, useChosen, visible } from "./ui";
 
 interface View {
   number: number;
@@ -12,9 +13,7 @@ interface View {
   prompt: number;
   prompts: string[];
   repeats: number;
-  over: number;
-  failed: number;
-  total: number;
+  progress: string;
   hidden: boolean;
   judged: boolean;
 }
@@ -42,17 +41,6 @@ interface Figures {
   more: number;
 }
 
-type Range = [median: number, least: number, most: number];
-
-interface Spread {
-  count: number;
-  failures: number;
-  distinct: number;
-  first_token: Range | null;
-  tokens_per_second: Range | null;
-  tokens: Range | null;
-}
-
 const OVER = ["done", "failed", "stopped"];
 
 export function Answers({ state, channel }: DashboardProps) {
@@ -78,7 +66,6 @@ export function Answers({ state, channel }: DashboardProps) {
 /** Which comparison and which prompt is shown, and how far it is. */
 function Which({ state, view, channel }: { state: State; view: View; channel: Channel }) {
   const history: { number: number; prompt: string; contenders: number }[] = state.history ?? [];
-  const progress = `${view.over} of ${view.total} answers${view.failed ? `, ${view.failed} failed` : ""}`;
   return (
     <>
       <div class="llmj-compare-bar">
@@ -94,7 +81,7 @@ function Which({ state, view, channel }: { state: State; view: View; channel: Ch
             {view.prompts.map((prompt, at) => <option key={at} value={at}>Prompt {at + 1}: {visible(prompt)}</option>)}
           </Chooser>
         ) : null}
-        <span class="llmj-quiet llmj-compare-end" role="status">{progress}</span>
+        <span class="llmj-quiet llmj-compare-end" role="status">{view.progress}</span>
       </div>
       <div class="llmj-compare-prompt" tabIndex={0} role="group" aria-label="What was asked">{visible(state.prompt ?? "")}</div>
     </>
@@ -180,8 +167,6 @@ function Measured({ column, figures }: { column: Column; figures: Figures }) {
 }
 
 const time = (value?: number | null) => (value === null || value === undefined ? "" : seconds(value));
-const speed = (value?: number | null) => (value ? value.toFixed(1) : "");
-const whole = (value?: number | null) => (value === null || value === undefined ? "" : Math.round(value).toLocaleString("en"));
 
 /** What can be done with the answers together. */
 function Tools({ state, view, order, channel }: { state: State; view: View; order: number[]; channel: Channel }) {
@@ -254,46 +239,39 @@ function Chooser({ label, value, onChange, children, ...rest }: {
   );
 }
 
+interface Found {
+  columns: [number, number];
+  same: boolean;
+  pieces: [string, string][];
+  cut: boolean;
+}
+
 function Difference({ state }: { state: State }) {
-  const found: { columns: [number, number]; same: boolean; pieces: [string, string][]; cut: boolean } | undefined = state.difference;
+  const found: Found | undefined = state.difference;
   if (!found) return null;
   const [one, other] = found.columns.map((number) => visible(state[`column:${number}`]?.name ?? ""));
+  const texts = found.columns.map((number): string => state[`text:${number}`] ?? "");
+  const notes = found.columns.map((number, at) => lacking(state[`column:${number}`], texts[at]));
   return (
     <section class="llmj-compare-difference" aria-label="Differences">
-      <p class="llmj-quiet"><del>only {one}</del> <ins>only {other}</ins>{found.same ? " Both answered the same." : ""}</p>
-      <div class="llmj-compare-text llmj-said" tabIndex={0} role="group" aria-label={`${one} against ${other}`}>
-        {found.pieces.map(([kind, text], index) =>
-          kind === "-" ? <del key={index}>{visible(text)}</del> : kind === "+" ? <ins key={index}>{visible(text)}</ins> : visible(text))}
-        {found.cut ? <em> … cut here.</em> : null}
-      </div>
+      {[...new Set(notes)].map((note) => (note ? <p key={note}>{note}</p> : null))}
+      {texts.every((text) => text.trim()) ? (
+        <>
+          <p class="llmj-quiet"><del>only {one}</del> <ins>only {other}</ins>{found.same ? " Both answered the same." : ""}</p>
+          <div class="llmj-compare-text llmj-said" tabIndex={0} role="group" aria-label={`${one} against ${other}`}>
+            {found.pieces.map(([kind, text], index) =>
+              kind === "-" ? <del key={index}>{visible(text)}</del> : kind === "+" ? <ins key={index}>{visible(text)}</ins> : visible(text))}
+            {found.cut ? <em> … cut here.</em> : null}
+          </div>
+        </>
+      ) : null}
     </section>
   );
 }
 
-/** The figures over all runs: the median, and from the least to the most. */
-function SpreadTable({ state, order }: { state: State; order: number[] }) {
-  const spread: Spread[] = state.spread ?? [];
-  if (!spread.length) return null;
-  const range = (values: Range | null, written: (value: number) => string) => {
-    if (!values) return "–";
-    const [middle, least, most] = values.map(written);
-    return least === most ? middle : `${middle} (${least}–${most})`;
-  };
-  const rows = order.filter((number) => spread[number]).map((number) => {
-    const row = spread[number];
-    return {
-      key: `${number}`,
-      cells: [
-        visible(state[`column:${number}`]?.name ?? ""), `${row.count}`, `${row.failures || ""}`, range(row.first_token, seconds),
-        range(row.tokens_per_second, speed), range(row.tokens, whole), `${row.distinct}`,
-      ],
-    };
-  });
-  return (
-    <div class="llmj-compare-spread">
-      <p class="llmj-quiet">Over all answers: the median, and from the least to the most.</p>
-      <Table label="Median of all answers, and from the least to the most" rows={rows}
-        headings={["Contender", "Answers", "Failed", "First token", "Tokens/s", "Tokens", "Distinct"]} />
-    </div>
-  );
+/** What is wrong with an answer that is compared; nothing where it is whole. */
+function lacking(column: Column | undefined, text: string): string {
+  if (!column) return "";
+  const said = column.state === "failed" ? "failed." : column.state === "stopped" ? "was stopped." : text.trim() ? "" : "answered nothing.";
+  return said && `${visible(column.name)} ${said}`;
 }

@@ -3,7 +3,7 @@ import { Component, type ComponentType } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
 import type { Channel, State } from "./channel";
 import { keepPlace } from "./focus";
-import { Notice } from "./ui";
+import { Notice, Past } from "./ui";
 import { Chat } from "./chat";
 import { Compare } from "./compare";
 import { Events } from "./events";
@@ -32,13 +32,17 @@ export function Frame({ channel }: { channel: Channel }) {
   const frame = useRef<HTMLElement>(null);
   useEffect(() => channel.subscribe(() => redraw((count) => count + 1)), [channel]);
   useEffect(() => keepPlace(frame.current!), []);
-  const { state } = channel;
+  const { state, lost } = channel;
+  const isPast = !!lost || !!state.over;
   const Dashboard = DASHBOARDS[state.kind];
+  // A click beside its controls gives it the focus itself: keys are then no commands for the notebook's cells either.
   return (
-    <section class="llmj-frame" aria-label={state.title} ref={frame}>
+    <section class={`llmj-frame${isPast ? " llmj-past" : ""}`} aria-label={state.title} ref={frame} tabIndex={-1}>
       <h3 class="llmj-title">{state.title}</h3>
-      <Guard>{Dashboard ? <Dashboard state={state} channel={channel} /> : null}</Guard>
-      <Notice notice={state.notice} />
+      <Past.Provider value={isPast}>
+        <Guard>{Dashboard ? <Dashboard state={state} channel={channel} /> : null}</Guard>
+      </Past.Provider>
+      <Notice notice={lost ? { text: lost, error: true } : state.notice} />
     </section>
   );
 }

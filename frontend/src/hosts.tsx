@@ -11,7 +11,9 @@ interface Host {
   /** When its process began. */
   began: number | null;
   restarts: number;
+  /** How many kernels use it, and whether this one is among them. */
   holders: number;
+  held: boolean;
   reason: string;
   /** Bytes that it may take. */
   limit: number | null;
@@ -112,7 +114,7 @@ function Process({ host, taken }: { host: Host; taken: Taken | null }) {
     host.pid !== null ? `pid ${host.pid}` : "",
     taken?.threads ? `${taken.threads} threads` : "",
     host.restarts ? count(host.restarts, "restart") : "",
-    host.holders ? `used by ${count(host.holders, "kernel")}` : "",
+    host.holders ? `used by ${users(host)}` : "",
   ];
   return <>{facts.filter(Boolean).map((fact) => <span key={fact} class="llmj-line">{fact}</span>)}</>;
 }
@@ -133,7 +135,7 @@ function Actions({ name, host, isLogOpen, channel }: {
   name: string; host: Host; isLogOpen: boolean; channel: DashboardProps["channel"];
 }) {
   const { can } = host;
-  const shared = host.holders > 1 ? `${host.holders} kernels use ${name}. ` : "";
+  const shared = host.holders > Number(host.held) ? `In use by ${users(host)}. ` : "";
   return (
     <span class="llmj-actions">
       <Action channel={channel} verb="start" values={{ name }} label={`Start ${name}`} disabled={!can.start}>Start</Action>
@@ -162,6 +164,12 @@ function Log({ name, text }: { name: string; text: string }) {
       {visible(text)}
     </pre>
   );
+}
+
+/** The kernels that use a host, in words. */
+function users({ holders, held }: Host): string {
+  if (held) return holders > 1 ? `this and ${count(holders - 1, "other kernel")}` : "this kernel";
+  return holders > 1 ? `${holders} other kernels` : "another kernel";
 }
 
 function count(number: number, what: string): string {

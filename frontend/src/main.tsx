@@ -3,6 +3,7 @@ import type { AnyModel } from "@anywidget/types";
 import { render as draw } from "preact";
 import { Channel, type DashboardModel } from "./channel";
 import { Frame } from "./frame";
+import { keepKeys } from "./keys";
 
 const channels = new WeakMap<object, Channel>();
 
@@ -16,8 +17,7 @@ function render({ model, el }: { model: AnyModel<DashboardModel>; el: HTMLElemen
   const channel = channels.get(model) ?? new Channel(model);
   channels.set(model, channel);
   el.classList.add("llmj");
-  // Keys that are typed here are not the notebook's commands.
-  el.setAttribute("data-lm-suppress-shortcuts", "true");
+  keepKeys(el);
   // JupyterLab forbids line breaks by Shift+Enter, by a listener at the very field that is typed in.
   el.addEventListener("beforeinput", (event) => event.stopPropagation(), true);
   draw(<Frame channel={channel} />, el);

@@ -143,17 +143,19 @@ interface Sortable {
 
 function Catalogue({ models, channel, sorting, onSort }: { models: Model[]; channel: Channel } & Sortable) {
   return (
-    <table class="llmj-table" aria-label="Models">
-      <thead>
-        <tr>
-          {COLUMNS.map(({ heading }, column) => (
-            <Heading key={heading} heading={heading} column={column} sorting={sorting} onSort={onSort} />
-          ))}
-          <th scope="col">Actions</th>
-        </tr>
-      </thead>
-      <tbody>{models.map((model) => <Row key={model.key} model={model} channel={channel} />)}</tbody>
-    </table>
+    <div class="llmj-models-list" role="region" aria-label="List of models" tabIndex={0}>
+      <table class="llmj-table" aria-label="Models">
+        <thead>
+          <tr>
+            {COLUMNS.map(({ heading }, column) => (
+              <Heading key={heading} heading={heading} column={column} sorting={sorting} onSort={onSort} />
+            ))}
+            <th scope="col">Actions</th>
+          </tr>
+        </thead>
+        <tbody>{models.map((model) => <Row key={model.key} model={model} channel={channel} />)}</tbody>
+      </table>
+    </div>
   );
 }
 

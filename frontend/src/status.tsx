@@ -19,8 +19,8 @@ interface Row {
   latency: number | null;
   models: number | null;
   loaded: string[];
-  /** The model of it that answers now. */
-  answers: string | null;
+  /** What is said of the model of it that was chosen, and whether that answers now. */
+  answers: { words: string; now: boolean } | null;
   note: string;
   trouble: Trouble | null;
   can: { connect: boolean; disconnect: boolean; use: boolean };
@@ -68,7 +68,11 @@ function Who({ name, row }: { name: string; row: Row }) {
     <>
       <strong>{visible(name)}</strong>
       <span class="llmj-line llmj-quiet">{visible(row.kind)}, {row.where}</span>
-      {row.answers ? <span class="llmj-line llmj-answering"><span aria-hidden="true">➜</span> {visible(row.answers)} answers</span> : null}
+      {row.answers ? (
+        <span class={`llmj-line ${row.answers.now ? "llmj-answering" : "llmj-warn"}`}>
+          <span aria-hidden="true">{row.answers.now ? "➜" : "▲"}</span> {visible(row.answers.words)}
+        </span>
+      ) : null}
     </>
   );
 }

@@ -1,6 +1,6 @@
 // The parts that dashboards are made of.
-import { Fragment, type ComponentChildren } from "preact";
-import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
+import { createContext, Fragment, type ComponentChildren } from "preact";
+import { useContext, useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 import type { Channel, Json } from "./channel";
 
 /** A line of text from elsewhere, made visible whole: control and direction marks shown as what they are. */
@@ -25,13 +25,18 @@ export function seconds(count: number): string {
   return `${Math.round(count / 86400)} d`;
 }
 
+/** Whether what is shown is of the past, where no time passes. */
+export const Past = createContext(false);
+
 /** Counts from a moment (seconds since the epoch, by the kernel's clock) up to now, in the page. */
 export function Ago({ since, suffix = "" }: { since: number; suffix?: string }) {
   const [now, setNow] = useState(Date.now() / 1000);
+  const isPast = useContext(Past);
   useEffect(() => {
+    if (isPast) return;
     const timer = setInterval(() => setNow(Date.now() / 1000), 1000);
     return () => clearInterval(timer);
-  }, []);
+  }, [isPast]);
   const whole = Math.max(0, Math.round(now - since));
   return <time>{whole < 90 ? `${whole} s` : seconds(whole)}{suffix}</time>;
 }
@@ -58,17 +63,18 @@ interface ActionProps {
 }
 
 /**
- * A button that asks the kernel to do something, and cannot be pressed again until that is done. It keeps the focus all
- * the time, which a button that is `disabled` would lose.
+ * A button that asks the kernel to do something, and cannot be pressed again until that is done or the kernel is lost. It
+ * keeps the focus all the time, which a button that is `disabled` would lose.
  */
 export function Action({ channel, verb, values = {}, label, confirm, disabled, children }: ActionProps) {
-  const [busy, setBusy] = useState(false);
+  const [isWaiting, setWaiting] = useState(false);
   const [asking, setAsking] = useState(false);
   const alive = useRef(true);
   const button = useRef<HTMLButtonElement>(null);
   const no = useRef<HTMLButtonElement>(null);
   const wasAsking = useRef(false);
-  const isOff = disabled || busy;
+  const isBusy = isWaiting && !channel.lost;
+  const isOff = disabled || isBusy;
   useEffect(() => () => void (alive.current = false), []);
   useLayoutEffect(() => {
     if (asking) no.current?.focus();
@@ -77,8 +83,8 @@ export function Action({ channel, verb, values = {}, label, confirm, disabled, c
   }, [asking]);
   const run = () => {
     setAsking(false);
-    setBusy(true);
-    channel.act(verb, values).then(() => alive.current && setBusy(false));
+    setWaiting(true);
+    channel.act(verb, values).then(() => alive.current && setWaiting(false));
   };
   if (asking)
     return (
@@ -90,7 +96,7 @@ export function Action({ channel, verb, values = {}, label, confirm, disabled, c
       </span>
     );
   return (
-    <button type="button" ref={button} aria-label={label} title={label} aria-disabled={isOff} aria-busy={busy}
+    <button type="button" ref={button} aria-label={label} title={label} aria-disabled={isOff} aria-busy={isBusy}
       onClick={() => (isOff ? undefined : confirm ? setAsking(true) : run())}>
       {children}
     </button>

@@ -1,6 +1,6 @@
 """Offline mode: answers are kept by what was asked, and given again where nobody can be asked."""
 
-from llm_jupyter.cache.answers import Kept, Piece, Recorder
+from llm_jupyter.cache.answers import WHOLE, Kept, Piece, Recorder
 from llm_jupyter.cache.asking import Answerer, Asking, age_in_words
 from llm_jupyter.cache.disk import AnswerCache, CacheStats
 from llm_jupyter.cache.offline import MODES, LLMCache, OfflineStatus
@@ -9,6 +9,7 @@ from llm_jupyter.cache.request import Request, Who, key
 
 __all__ = [
     "MODES",
+    "WHOLE",
     "AnswerCache",
     "Answerer",
     "Asker",

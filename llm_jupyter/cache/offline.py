@@ -102,6 +102,21 @@ class LLMCache:
         if mode == REPLAY:
             self.answers.warm()
 
+    @property
+    def is_replaying(self) -> bool:
+        """Whether nobody is asked: what answers is recordings and what is kept."""
+        return self._mode == REPLAY
+
+    @property
+    def is_recording(self) -> bool:
+        """Whether answers are written into the notebook's recording."""
+        return self._mode == RECORD
+
+    @property
+    def comes_at_once(self) -> bool:
+        """Whether whole answers come at a stroke, so that there is nothing to watch."""
+        return self.is_replaying and not self.pace
+
     def place(self, notebook: Path | None, folder: Path) -> None:
         """Say where recordings are: beside the notebook, where its path is known, and in the kernel's folder."""
         self._notebook = None if notebook is None else notebook.absolute()  # a cell may go to another folder
@@ -129,7 +144,7 @@ class LLMCache:
                 await self._keep(asked, kept)
 
         async def kept_instead(choice: Choice | None, wanted: str | None) -> Found | None:
-            if choice is None:
+            if choice is None or not choice.model:
                 return await self._cached(asked, lambda kept: kept.is_of(wanted))
             who = self._who(choice, question)
             return await self._cached(asked, lambda kept: kept.who.may_be(who))

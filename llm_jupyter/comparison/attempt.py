@@ -10,7 +10,7 @@ from llm_jupyter.cache.request import whole
 from llm_jupyter.comparison.lane import Lane, LaneState
 from llm_jupyter.comparison.trial import FAILED, INTERRUPTED, Trial
 from llm_jupyter.errors import LLMError
-from llm_jupyter.events import AnswerReplayed, RequestFirstToken
+from llm_jupyter.events import AnswerReplayed, ModelLoaded, RequestFirstToken
 from llm_jupyter.sessions import Answering
 from llm_jupyter.types import LLMResponse, Timing
 
@@ -27,11 +27,16 @@ class Attempt:
         self._queued = lane.ask()
         self._left = time.monotonic()  # until the first token tells when the request did leave
         self._started = self._left - began
+        self._loaded: set[tuple[str, str]] = set()
 
-    def hear(self, events: Iterable[RequestFirstToken | AnswerReplayed]) -> None:
-        """What was said of this request up to its first token."""
+    def hear(self, events: Iterable[ModelLoaded | RequestFirstToken | AnswerReplayed], request: str) -> None:
+        """What was said up to the first token of that request, and of other requests too."""
         for event in events:
-            if isinstance(event, AnswerReplayed):
+            if isinstance(event, ModelLoaded):
+                self._loaded.add((event.provider, event.model))
+            elif event.request != request:
+                continue
+            elif isinstance(event, AnswerReplayed):
                 self._lane.is_replayed = True
             elif not self._lane.is_replayed:  # what comes out of a file is no measure of a model
                 self._lane.first_token = event.seconds
@@ -44,6 +49,7 @@ class Attempt:
         told: dict[str, Any] = {"finish": finish}
         if answering is not None and answering.answered_by is not None:
             who = answering.answered_by.full_name
+            told["was_loaded"] = answering.answered_by[:2] in self._loaded and not self._lane.is_replayed
             if answering.choice is None or _is_same(who, self._lane.model):
                 self._lane.model = who
             else:
@@ -84,5 +90,6 @@ class Attempt:
         )  # fmt: skip
 
 
-def _is_same(one: str, other: str) -> bool:
-    return one.removesuffix(":latest") == other.removesuffix(":latest")
+def _is_same(who: str, asked: str) -> bool:
+    """Whether that is who was asked, by the full name or as the best of a provider."""
+    return who.removesuffix(":latest") == asked.removesuffix(":latest") or who.partition("/")[0] == asked

@@ -8,6 +8,8 @@ from typing import Any
 
 from llm_jupyter.comparison.comparison import Comparison
 from llm_jupyter.comparison.contender import ContenderLike, contenders_of, options_of
+from llm_jupyter.comparison.given import count_of, expect
+from llm_jupyter.comparison.plain import progress
 from llm_jupyter.comparison.running import beats
 from llm_jupyter.errors import AnswerInterrupted
 from llm_jupyter.factory import LLMFactory
@@ -24,10 +26,13 @@ OnTick = Callable[[Comparison], object]
 
 
 class ComparisonInterrupted(AnswerInterrupted):
-    """The person stopped a comparison; `comparison` is what had arrived."""
+    """The person stopped a comparison; `comparison` is what had arrived, and `is_kept` whether the kernel has it too."""
 
-    def __init__(self, comparison: Comparison) -> None:
-        super().__init__("stopped; what had arrived is kept", next_step="It is in the error's .comparison.")
+    def __init__(self, comparison: Comparison, *, is_kept: bool = False) -> None:
+        shows = "%llm dash compare shows it; " if is_kept else ""
+        super().__init__(
+            "stopped; what had arrived is kept", next_step=f"{shows}import sys; sys.last_value.comparison has it."
+        )
         self.comparison = comparison
 
 
@@ -49,37 +54,36 @@ def compare(
     Raises `InvalidInputError`, and `ComparisonInterrupted` with all that had arrived when the person stops it. A model that is
     not there or fails is a row with its error.
     """
+    if options is not None:
+        expect("options", options, GenerationOptions, "GenerationOptions(...)", "Or write compare(..., temperature=0).")
+    if llm is not None:
+        expect("llm", llm, LLMFactory, "an LLMFactory", "Leave it out, and the services of this kernel are asked.")
+    parallel = None if parallel is None else count_of("parallel", parallel)
     asked = options_of(settings).merged_over(options or GenerationOptions())
     comparison = Comparison(prompts, contenders_of(models, options=asked, system=system), repeats=repeats)
     kernel = here() if llm is None else None
     with contextlib.ExitStack() as stack:
         if kernel is not None:
-            kernel.comparison = comparison
             llm = kernel.factory
         llm = llm.open() if llm is not None else stack.enter_context(LLMFactory())
         show = on_tick or _progress(kernel, llm)
-        session, place = (kernel.session(), kernel.place(PLACE, asks=False)) if kernel is not None else (None, None)
+        session = place = None
+        if kernel is not None:
+            session, place = kernel.session(), kernel.place(PLACE, asks=False)
+            kernel.comparison = comparison  # only now: dashboards show what can be asked
         try:
             for _ in beats(comparison, llm, interval=INTERVAL, session=session, parallel=parallel, place=place):
                 show(comparison)
         except KeyboardInterrupt:
-            raise ComparisonInterrupted(comparison) from None
+            raise ComparisonInterrupted(comparison, is_kept=kernel is not None) from None
         finally:
             show(comparison)
     return comparison
 
 
-def progress(comparison: Comparison) -> str:
-    """How far it is, in a line."""
-    lanes = comparison.progress
-    over = sum(lane.is_over for lane in lanes)
-    failed = sum(lane.failure is not None for lane in lanes)
-    return f"{over} of {len(lanes)} answers" + (f", {failed} failed" if failed else "")
-
-
 def _progress(kernel: Here | None, llm: LLMFactory) -> OnTick:
     """A line in the notebook, where there is one to write it and something to wait for."""
-    if kernel is None or llm.cache.mode == "replay" or kernel.display_setting("stream") == "final":
+    if kernel is None or llm.cache.is_replaying or kernel.display_setting("stream") == "final":
         return lambda comparison: None
     line = kernel.progress_line()
     return lambda comparison: line(progress(comparison))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ import msgspec
 
 from llm_jupyter.comparison.contender import Contender
 from llm_jupyter.comparison.difference import Difference
+from llm_jupyter.comparison.given import count_of, messages_of
 from llm_jupyter.comparison.lane import Lane, LaneState
 from llm_jupyter.comparison.page import page
 from llm_jupyter.comparison.plain import plain
@@ -24,6 +26,12 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 _STATES = {FAILED: LaneState.FAILED, INTERRUPTED: LaneState.STOPPED}
+
+
+class _Head(msgspec.Struct):
+    """What every version of the file has."""
+
+    format: int
 
 
 class Saved(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -43,23 +51,20 @@ class Comparison:
     """What several contenders answer to the same prompts. It grows while it runs, and shows itself in a notebook.
 
     `progress` is how far each question is, in the order in which they are asked; `trials` are those that are over.
-    `messages` are the prompts as they are sent, with their pictures. Raises `InvalidInputError` for an empty one.
+    `messages` are the prompts as they are sent, with their pictures. Raises `InvalidInputError` where there is nothing to
+    ask, or a prompt is no text.
     """
 
     def __init__(
         self, prompts: str | Message | Sequence[str | Message], contenders: Sequence[Contender], *, repeats: int = 1
     ) -> None:
-        several = [prompts] if isinstance(prompts, str | Message) else list(prompts)
-        if not several or not contenders:
+        self.messages, self.contenders = messages_of(prompts), tuple(contenders)
+        if not self.messages or not self.contenders:
             raise InvalidInputError("there is nothing to compare", next_step="Give at least one prompt and one model.")
-        if repeats < 1:
-            raise InvalidInputError(f"each prompt is asked at least once, not {repeats} times")
-        self.messages = tuple(Message.user(one) if isinstance(one, str) else one for one in several)
-        self.contenders = tuple(contenders)
-        self.repeats = repeats
+        self.repeats = count_of("repeats", repeats)
         self.progress = tuple(
             Lane(prompt, one.label, repeat, one.model)
-            for repeat in range(repeats) for prompt in range(len(self.messages)) for one in contenders
+            for repeat in range(self.repeats) for prompt in range(len(self.messages)) for one in self.contenders
         )  # fmt: skip
         self.was_stopped = False
         self._cancel: Callable[[], object] | None = None
@@ -135,13 +140,15 @@ class Comparison:
     # -- looking at it
 
     def spread(self) -> Spreads:
-        """The figures of each contender over all its answers: how many, and their median, least and largest."""
+        """The figures of each contender over all its whole answers: how many, and their median, least and largest."""
         return Spreads.of(self.contenders, self.trials)
 
     def diff(self, a: str, b: str, prompt: int = 0, repeat: int = 0) -> Difference:
-        """How the answers of two contenders differ, word by word. Raises `InvalidInputError`."""
-        one, other = self.trial(a, prompt, repeat), self.trial(b, prompt, repeat)
-        return Difference(a, b, one.answer, other.answer)
+        """How the answers of two contenders differ, word by word. Raises `InvalidInputError`.
+
+        Of one that failed, was interrupted or is empty it says so.
+        """
+        return Difference.of(self.trial(a, prompt, repeat), self.trial(b, prompt, repeat))
 
     def to_dataframe(self) -> DataFrame:
         """A row for each answer. Raises `ResourceError` where pandas is missing."""
@@ -171,12 +178,8 @@ class Comparison:
 
     def save(self, path: str | Path) -> None:
         """Write it down as JSON. Raises `StoreError` where that is not possible."""
-        saved = Saved(
-            format=FORMAT, prompts=self.messages, contenders=self.contenders, repeats=self.repeats,
-            trials=tuple(self.trials),
-        )  # fmt: skip
         try:
-            Path(path).write_bytes(msgspec.json.format(msgspec.json.encode(saved)))
+            _at(path).write_bytes(msgspec.json.format(msgspec.json.encode(self._saved())))
         except OSError as error:
             raise StoreError(f"{path} cannot be written: {error.strerror}") from None
 
@@ -184,13 +187,41 @@ class Comparison:
     def load(cls, path: str | Path) -> Self:
         """Read what `save` has written. Raises `StoreError` for a file that holds no comparison."""
         try:
-            saved = msgspec.json.decode(Path(path).read_bytes(), type=Saved)
+            written = _at(path).read_bytes()
+            if (told := msgspec.json.decode(written, type=_Head).format) != FORMAT:
+                raise StoreError(
+                    f"{path} is a comparison of format {told}, and this version reads format {FORMAT}",
+                    next_step="Load it with the version that saved it, or a newer one.",
+                )
+            return cls._of(msgspec.json.decode(written, type=Saved))
         except OSError as error:
             raise StoreError(f"{path} cannot be read: {error.strerror}") from None
         except (msgspec.MsgspecError, ValueError) as error:
-            raise StoreError(f"{path} holds no comparison: {error}") from None
+            raise StoreError(f"{path} holds no comparison: {_first_line(error)}") from None
+
+    def _saved(self) -> Saved:
+        return Saved(
+            format=FORMAT, prompts=self.messages, contenders=self.contenders, repeats=self.repeats,
+            trials=tuple(self.trials),
+        )  # fmt: skip
+
+    @classmethod
+    def _of(cls, saved: Saved) -> Self:
+        """The comparison that was saved. Raises `InvalidInputError` where its parts do not fit."""
         comparison = cls(saved.prompts, saved.contenders, repeats=saved.repeats)
         for trial in saved.trials:
             lane = comparison._lane(trial.contender, trial.prompt_index, trial.repeat)
             lane.end(trial, _STATES.get(trial.finish, LaneState.DONE))
         return comparison
+
+    def __reduce__(self) -> tuple[Callable[[Saved], Self], tuple[Saved]]:
+        """A copy, in memory or pickled, has what a file would hold of it."""
+        return type(self)._of, (self._saved(),)
+
+
+def _at(path: str | Path) -> Path:
+    return Path(os.path.expanduser(path))
+
+
+def _first_line(error: Exception) -> str:
+    return error.lines()[0] if isinstance(error, LLMError) else str(error)

@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from llm_jupyter.comparison.given import several, text_of
 from llm_jupyter.errors import InvalidInputError
 from llm_jupyter.types import GenerationOptions
 
@@ -34,13 +35,14 @@ class Contender(msgspec.Struct, frozen=True):
         """A contender from a model's name, or from a mapping with `model` and settings. Raises `InvalidInputError`."""
         if isinstance(value, Contender):
             return value
-        told = {"model": value} if isinstance(value, str) else dict(value)
+        told = dict(value) if isinstance(value, Mapping) else {"model": value}
         model, label, system = told.pop("model", ""), told.pop("label", ""), told.pop("system", None)
         if not isinstance(model, str) or not model.strip():
             raise InvalidInputError(
                 "a model to compare has no name", next_step='Write "provider/model", or {"model": "...", "seed": 1}.'
             )
-        return cls(model.strip(), str(label), options_of(told), system)
+        instructions = None if system is None else text_of("system", system)
+        return cls(str(model).strip(), str(label), options_of(told), instructions)
 
 
 ContenderLike = str | Contender | Mapping[str, Any]
@@ -70,12 +72,13 @@ def contenders_of(
 
     One model under several settings gets those into its labels. Raises `InvalidInputError`.
     """
-    several = [models] if isinstance(models, str | Contender | Mapping) else list(models)
-    if not several:
+    asked = [Contender.of(one) for one in several(models, str, Contender, Mapping)]
+    if not asked:
         raise InvalidInputError("there is no model to compare", next_step='Give some: compare(prompt, ["embedded"]).')
+    instructions = None if system is None else text_of("system", system)
     merged = [
-        msgspec.structs.replace(one, options=one.options.merged_over(options), system=one.system or system)
-        for one in map(Contender.of, several)
+        msgspec.structs.replace(one, options=one.options.merged_over(options), system=one.system or instructions)
+        for one in asked
     ]
     labels = _told_apart([one.label or _named(one, merged) for one in merged])
     return tuple(msgspec.structs.replace(one, label=label) for one, label in zip(merged, labels, strict=True))

@@ -83,6 +83,13 @@ class Lane:
         return self.trial.thinking if self.trial is not None else str(self.thinking_pieces)
 
     @property
+    def error(self) -> list[str]:
+        """Why it failed and what to do about it, in lines; none where it did not. A file keeps only the first of them."""
+        if self.failure is not None:
+            return self.failure.lines()
+        return [self.trial.error] if self.trial is not None and self.trial.error else []
+
+    @property
     def is_over(self) -> bool:
         """Whether nothing more will come."""
         return self.trial is not None

@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
-from llm_jupyter.comparison.lane import Lane
+from llm_jupyter.comparison.lane import Lane, LaneState
 from llm_jupyter.comparison.spread import HEAD
-from llm_jupyter.comparison.words import one_line, seconds, table, visible
+from llm_jupyter.comparison.words import seconds
+from llm_jupyter.tables import one_line, table
+from llm_jupyter.wording import visible
 
 if TYPE_CHECKING:
     from llm_jupyter.comparison.comparison import Comparison
 
+LONGEST_LINE = 400
+"""Characters of a line of an error."""
+
+LOADED_FIRST = "the model was loaded first"
+"""Said of an answer whose first token is slower for that."""
+
 QUEUE_WORTH_A_WORD = 0.05
 """Seconds of waiting for a turn that nobody would notice."""
+
+
+def progress(comparison: Comparison) -> str:
+    """How far it is, in a line: how many answers came to their own end, and how the others ended."""
+    count = Counter(lane.state for lane in comparison.progress)
+    ends = [f"{count[state]} {state}" for state in (LaneState.FAILED, LaneState.STOPPED) if count[state]]
+    return ", ".join([f"{count[LaneState.DONE]} of {len(comparison.progress)} answers", *ends])
 
 
 def rows(comparison: Comparison) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
@@ -25,14 +41,23 @@ def rows(comparison: Comparison) -> tuple[tuple[str, ...], list[tuple[str, ...]]
 
 
 def plain(comparison: Comparison) -> str:
-    """The table."""
-    return "\n".join(table(*rows(comparison)))
+    """The table, and below it why answers failed: each reason of a contender once."""
+    reasons = dict.fromkeys(
+        f"{one_line(lane.contender)} failed: " + "\n    ".join(why(lane)) for lane in comparison.progress if lane.error
+    )
+    return "\n".join([*table(*rows(comparison)), *(["", *reasons] if reasons else [])])
+
+
+def why(lane: Lane) -> list[str]:
+    """Why it failed and what to do about it, in lines of a sane length."""
+    return [one_line(line, LONGEST_LINE) for line in lane.error]
 
 
 def answers(comparison: Comparison) -> str:
     """What was answered, one after the other, for a terminal."""
     return "\n".join(
-        f"── {_title(lane)}\n{visible(lane.text).strip() or said_of(lane)}\n" for lane in comparison.progress
+        f"── {_title(lane)}\n{visible(lane.text).strip() or ''.join(why(lane)[:1]) or said_of(lane)}\n"
+        for lane in comparison.progress
     )
 
 
@@ -42,22 +67,24 @@ def _title(lane: Lane) -> str:
 
 
 def said_of(lane: Lane) -> str:
-    """How a question stands, or what is known of its answer, in a line."""
+    """How a question stands, or what is known of its answer, in a line; nothing where that is only `why` it failed."""
     if (trial := lane.trial) is None:
         return _so_far(lane)
     speed = f"{trial.tokens_per_second:.1f} tokens/s" if trial.tokens_per_second else ""
     waited = f"queued {seconds(trial.queued)}" if (trial.queued or 0) >= QUEUE_WORTH_A_WORD else ""
+    ended = "" if lane.error else trial.finish
     parts = [
         f"first token {seconds(trial.first_token)}" if trial.first_token is not None else "",
+        LOADED_FIRST if trial.was_loaded else "",
         speed,
         f"{trial.tokens:,} tokens" if trial.tokens is not None else "",
         waited,
         f"{trial.vote} votes" if trial.vote else "",
         f"answered by {trial.answered_by}" if trial.answered_by else "",
         "recorded earlier" if trial.from_cache else "",
-        "" if trial.finish == "stop" else trial.error or trial.finish,
+        "" if ended == "stop" else ended,
     ]
-    return " · ".join(part for part in parts if part) or trial.finish
+    return " · ".join(part for part in parts if part) or ended
 
 
 def _so_far(lane: Lane) -> str:
@@ -80,5 +107,5 @@ def _votes(lanes: list[Lane]) -> str:
 
 def _ended(lanes: list[Lane]) -> str:
     """How the answers ended, or where they are, each way once."""
-    ways = [lane.state.value if lane.trial is None else lane.trial.error or lane.trial.finish for lane in lanes]
+    ways = [lane.state.value if lane.trial is None else lane.trial.finish for lane in lanes]
     return one_line(", ".join(dict.fromkeys(ways)), 80)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from llm_jupyter.comparison.frames import INSTALL
 from llm_jupyter.comparison.spread import Range, Spread
-from llm_jupyter.comparison.words import one_line
 from llm_jupyter.errors import ResourceError
+from llm_jupyter.tables import one_line
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -49,4 +49,4 @@ def _draw(axes: Axes, title: str, ranges: Sequence[Range | None]) -> None:
 
 def _label(row: Spread) -> str:
     name = one_line(row.contender, LABEL_WIDTH)
-    return f"{name}\n✗ {row.failures} of {row.count} failed" if row.failures else name
+    return f"{name}\n✗ {row.failures} of {row.total} failed" if row.failures else name

@@ -20,9 +20,10 @@ from llm_jupyter.choice import Choice
 from llm_jupyter.comparison.attempt import Attempt
 from llm_jupyter.comparison.comparison import Comparison
 from llm_jupyter.comparison.contender import Contender
+from llm_jupyter.comparison.given import count_of
 from llm_jupyter.comparison.lane import Lane, LaneState
-from llm_jupyter.errors import AnswerInterrupted, InvalidInputError, LLMError
-from llm_jupyter.events import AnswerReplayed, RequestFirstToken
+from llm_jupyter.errors import AnswerInterrupted, LLMError
+from llm_jupyter.events import AnswerReplayed, ModelLoaded, RequestFirstToken
 from llm_jupyter.sessions import CellPlace, LLMSession
 
 if TYPE_CHECKING:
@@ -49,9 +50,8 @@ async def run(
     the current one; nothing is written into it. `place` is the cell that asks. A model that is not there or fails is a row
     with its error. Cancelled, it keeps what has arrived. Raises `InvalidInputError`.
     """
-    if parallel is not None and parallel < 1:
-        raise InvalidInputError(f"at least one question is asked at once, not {parallel}")
-    asking = _Run(comparison, llm, session or llm.sessions.current, parallel, place)
+    at_once = None if parallel is None else count_of("parallel", parallel)
+    asking = _Run(comparison, llm, session or llm.sessions.current, at_once, place)
     loop, work = asyncio.get_running_loop(), asyncio.create_task(asking.all())
     comparison.running(lambda: loop.call_soon_threadsafe(work.cancel))
     try:
@@ -159,7 +159,7 @@ class _Run:
         choice = None
         if self._llm.cache.mode != "replay":  # where nobody is asked anything
             try:
-                choice = await self._llm.providers.resolve(contender.model, trusting=True)
+                choice = await self._llm.providers.resolve(contender.model, trusting=True, named=True)
             except LLMError as error:
                 for lane in lanes:
                     Attempt(self._comparison, lane, self._began).fail(error)
@@ -204,11 +204,11 @@ class _Run:
             alone=True,
         )  # fmt: skip
         try:
-            with self._llm.events.listen(RequestFirstToken, AnswerReplayed) as feed:
+            with self._llm.events.listen(ModelLoaded, RequestFirstToken, AnswerReplayed) as feed:
                 async with answering:
                     while batch := await answering.read_batch():
                         if lane.state is not LaneState.STREAMING:
-                            attempt.hear(event for event in feed.take() if event.request == answering.request)
+                            attempt.hear(feed.take(), answering.request)
                         lane.take(batch)
         except AnswerInterrupted:
             attempt.end(answering)

@@ -10,7 +10,7 @@ import msgspec
 
 from llm_jupyter.comparison.contender import Contender
 from llm_jupyter.comparison.trial import FAILED, Trial
-from llm_jupyter.comparison.words import html_table, one_line, table
+from llm_jupyter.tables import html_table, one_line, table
 
 
 class Range(NamedTuple):
@@ -28,39 +28,53 @@ class Range(NamedTuple):
 
 
 class Spread(msgspec.Struct, frozen=True, kw_only=True):
-    """One contender's answers: how many, how many of them failed, how many that are whole are distinct, and figures.
+    """What came of all the questions to one contender.
 
-    `first_token` is in seconds, as in a `Trial`; `None` where nobody told.
+    `count` are the whole answers, and `distinct` how many different ones they are; `failures` are the questions that ended
+    in an error, `interrupted` those that somebody stopped, asked or not. The figures are those of whole answers alone:
+    `first_token` in seconds, as in a `Trial`, `tokens_per_second` and `tokens`, each `None` where nobody told. `error` says in
+    one line why the first question failed, where no whole answer came.
     """
 
     contender: str
     count: int
     failures: int
+    interrupted: int
     distinct: int
     first_token: Range | None = None
     tokens_per_second: Range | None = None
     tokens: Range | None = None
+    error: str = ""
 
     @classmethod
     def of(cls, contender: str, trials: Sequence[Trial]) -> Spread:
-        """The figures of these answers; those of answers that are not whole do not count."""
+        """The figures of these answers."""
         whole = [trial for trial in trials if trial.is_whole]
+        failed = [trial for trial in trials if trial.finish == FAILED]
         return cls(
             contender=contender,
-            count=len(trials),
-            failures=sum(trial.finish == FAILED for trial in trials),
+            count=len(whole),
+            failures=len(failed),
+            interrupted=len(trials) - len(whole) - len(failed),
+            error=failed[0].error if failed and not whole else "",
             distinct=len({(trial.prompt_index, trial.answer) for trial in whole}),
             first_token=Range.of(trial.first_token for trial in whole),
             tokens_per_second=Range.of(trial.tokens_per_second for trial in whole),
             tokens=Range.of(trial.tokens for trial in whole),
         )
 
+    @property
+    def total(self) -> int:
+        """All that are over, however they ended."""
+        return self.count + self.failures + self.interrupted
+
     def cells(self) -> tuple[str, ...]:
-        """Its row in a table; see `HEAD`."""
+        """Its row in a table, without the error; see `HEAD`."""
         return (
             one_line(self.contender),
             str(self.count),
             str(self.failures or ""),
+            str(self.interrupted or ""),
             _written(self.first_token, 2),
             _written(self.tokens_per_second, 1),
             _written(self.tokens, 0),
@@ -68,7 +82,10 @@ class Spread(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-HEAD = ("contender", "answers", "failed", "first token (s)", "tokens/s", "tokens", "distinct")
+HEAD = ("contender", "answers", "failed", "interrupted", "first token (s)", "tokens/s", "tokens", "distinct")
+
+ERROR_WIDTH = 80
+"""Characters of an error that the table shows."""
 
 
 class Spreads(list[Spread]):
@@ -81,11 +98,14 @@ class Spreads(list[Spread]):
             Spread.of(one.label, [trial for trial in trials if trial.contender == one.label]) for one in contenders
         )
 
+    def _rows(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+        return (*HEAD, "error"), [(*row.cells(), one_line(row.error, ERROR_WIDTH)) for row in self]
+
     def __repr__(self) -> str:
-        return "\n".join(table(HEAD, [row.cells() for row in self]))
+        return "\n".join(table(*self._rows()))
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
-        return {"text/plain": repr(self), "text/html": html_table(HEAD, [row.cells() for row in self])}
+        return {"text/plain": repr(self), "text/html": html_table(*self._rows())}
 
 
 def _written(values: Range | None, digits: int) -> str:

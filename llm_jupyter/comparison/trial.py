@@ -13,8 +13,10 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     Times are in seconds. `first_token` and `total` count from the moment at which the request left, `queued` is how long it
     had waited for its turn here before, which is in neither of them; `started` is when that turn came, from the beginning
-    of the comparison. An answer that was kept (`from_cache`) has the times that were measured when it was recorded. What is
-    not known is `None`. `model` is who was asked, `answered_by` who answered where that is another; `error` is one line.
+    of the comparison. `was_loaded` says that the model was read into memory for it, as far as that is known: its first token
+    comes later than that of a warm one. An answer that was kept (`from_cache`) has the times that were measured when it was
+    recorded. What is not known is `None`. `model` is who was asked, `answered_by` who answered where that is another; `error`
+    is one line.
     """
 
     prompt: str
@@ -34,6 +36,7 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     finish: str = ""
     error: str = ""
     from_cache: bool = False
+    was_loaded: bool = False
     started: float = 0.0
     vote: int = 0
 

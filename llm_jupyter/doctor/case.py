@@ -10,6 +10,10 @@ from pathlib import Path
 from typing import Literal
 
 from llm_jupyter.doctor.findings import Remedy
+from llm_jupyter.errors import LLMError
+from llm_jupyter.ports import port_of
+from llm_jupyter.providers._http import is_loopback
+from llm_jupyter.selection import Recipe
 from llm_jupyter.settings import LLMSettings, Source
 from llm_jupyter.settings.keys import ALIASES, written
 
@@ -39,6 +43,23 @@ class Case:
     remote: bool = False
     notebook: Path | None = None
     trouble: str = ""
+
+    @property
+    def default_provider(self) -> str:
+        """What stands before the slash of the model that is to answer: a provider's name, if it is one."""
+        return (self.settings.default_model or "").partition("/")[0]
+
+    def host_of(self, recipe: Recipe) -> str:
+        """The host of the settings that serves a provider, by its name or else its port; empty where none does."""
+        hosts, url = self.settings.hosts, recipe.base_url or ""
+        if not is_loopback(url) or recipe.name in hosts:
+            return recipe.name if is_loopback(url) else ""
+        return next((name for name, host in hosts.items() if host.port == port_of(url)), "")
+
+    def advice(self, failure: LLMError) -> Remedy:
+        """What an error says to do. Its commands are for cells."""
+        words = failure.next_step.strip().rstrip(".")
+        return Remedy(f"In a notebook: {words}" if self.face == "terminal" and "%" in words else words)
 
     def llm(self, *words: str) -> str:
         """A command of this project: `jupyter llm ...` in a terminal, `%llm ...` in a cell."""

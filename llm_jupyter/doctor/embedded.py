@@ -25,7 +25,7 @@ MODULE = "xllamacpp"
 def look_at_runtime(case: Case) -> Iterator[Finding]:
     """Whether llama.cpp is installed here. It is not loaded."""
     if importlib.util.find_spec(MODULE) is None:
-        needed = (case.settings.default_model or "").startswith(f"{EMBEDDED}/")
+        needed = case.default_provider == EMBEDDED
         remedy = Remedy("", (_install(case),))
         what = f"{MODULE} is not installed: the embedded model cannot answer"
         yield (error if needed else warning)(STEP, "runtime-missing", what, remedy)

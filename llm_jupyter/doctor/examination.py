@@ -7,31 +7,32 @@ dead ones takes no longer than one.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 
-from llm_jupyter.doctor.case import FAR, Case, Face
+from llm_jupyter.doctor.asking import Services, quiet_services
+from llm_jupyter.doctor.case import Case, Face
 from llm_jupyter.doctor.elsewhere import Elsewhere
 from llm_jupyter.doctor.embedded import look_at_runtime, look_at_weights, weights_missing
-from llm_jupyter.doctor.findings import Finding, Mark, Remedy, Report, error, listed, note, ok
+from llm_jupyter.doctor.findings import Finding, Mark, Report, error, listed, ok
 from llm_jupyter.doctor.hosts import look_at_hosts
 from llm_jupyter.doctor.kept import look_at_store
 from llm_jupyter.doctor.live import one_token
 from llm_jupyter.doctor.machine import look_at_folder, look_at_jupyter, look_at_package, look_at_settings_file
 from llm_jupyter.doctor.models import look_at_models
-from llm_jupyter.doctor.ports import listeners
+from llm_jupyter.doctor.ports import Listener, listeners
 from llm_jupyter.doctor.proxies import caught, look_at_proxies
 from llm_jupyter.doctor.recorded import look_at_cache, look_at_recordings
 from llm_jupyter.doctor.servers import SERVERS, Seen, Visit, is_asked
+from llm_jupyter.doctor.session import chosen, look_at_session
 from llm_jupyter.errors import ConfigurationError, LLMError
 from llm_jupyter.factory import LLMFactory
 from llm_jupyter.providers._weights import MODEL_ID
 from llm_jupyter.selection import EMBEDDED
 from llm_jupyter.settings import LLMSettings, home_folder, load_settings
 
-SETTINGS, PROVIDERS, SESSION = "settings", "providers", "session"
+SETTINGS, PROVIDERS = "settings", "providers"
 
 
 async def report(
@@ -74,7 +75,7 @@ async def examine(
         settings, broken = LLMSettings(home=home_folder(environment)), failure
     case = Case(settings, environment, face, live, remote, notebook, trouble)
     if broken is not None:
-        yield _unreadable(case, broken)
+        yield _wrong(case, SETTINGS, broken)
     else:
         there = "" if settings.file.exists() else " (not there: what is built in holds)"
         yield ok(SETTINGS, "settings", f"{settings.file}{there}")
@@ -85,9 +86,9 @@ async def examine(
         yield finding
 
 
-def _unreadable(case: Case, failure: ConfigurationError) -> Finding:
-    """The settings cannot be used; what follows goes by what is built in."""
-    return error(SETTINGS, "settings-wrong", _said(failure), Remedy(failure.next_step.rstrip(".")))
+def _wrong(case: Case, step: str, failure: LLMError) -> Finding:
+    """Something in the settings cannot be used; what follows goes by the rest, or by what is built in."""
+    return error(step, "settings-wrong", _said(failure), case.advice(failure))
 
 
 def _said(failure: LLMError) -> str:
@@ -110,18 +111,17 @@ def _at_rest(case: Case) -> list[Finding]:
 
 async def _in_motion(case: Case) -> list[Finding]:
     """What only asking tells: from the factory to the session."""
-    factory = LLMFactory(case.settings, environment=case.environment)
-    findings = []
     try:
-        try:
-            factory.open()
-        except LLMError as failure:
-            findings.append(error(PROVIDERS, "settings-wrong", _said(failure), Remedy(failure.next_step.rstrip("."))))
-        kept = asyncio.create_task(_kept(case, factory))  # while the servers are asked
-        answers = [finding async for finding in _with(case, factory)]
+        services = quiet_services(case)
+    except LLMError as failure:
+        return [_wrong(case, PROVIDERS, failure)]
+    findings = [_wrong(case, PROVIDERS, services.trouble)] if services.trouble else []
+    try:
+        kept = asyncio.create_task(_kept(case, services.factory))  # while the servers are asked
+        answers = [finding async for finding in _with(case, services)]
         return [*findings, *await kept, *answers]
     finally:
-        await factory.aclose()
+        await services.factory.aclose()
 
 
 async def _kept(case: Case, factory: LLMFactory) -> list[Finding]:
@@ -131,15 +131,11 @@ async def _kept(case: Case, factory: LLMFactory) -> list[Finding]:
     return findings + await asyncio.to_thread(lambda: list(look_at_recordings(case, factory.cache)))
 
 
-async def _with(case: Case, factory: LLMFactory) -> AsyncIterator[Finding]:
-    recipes = factory.registry.recipes()
+async def _with(case: Case, services: Services) -> AsyncIterator[Finding]:
+    factory, recipes = services.factory, services.recipes
     ports = await asyncio.to_thread(listeners)
-    asked = [recipe for recipe in recipes if is_asked(recipe)]
-    elsewhere = Elsewhere(case, recipes, ports)
-    used = (case.settings.default_model or "").partition("/")[0]
-    visits = [Visit(case, recipe, ports, elsewhere).look(is_used=recipe.name == used) for recipe in asked]
-    choosing = asyncio.create_task(_chosen(factory))
-    servers = await asyncio.gather(*visits)
+    choosing = asyncio.create_task(chosen(case, factory, services.apart))
+    servers = await _seen(case, services, ports)
     names = [recipe.name for recipe in recipes if recipe.enabled]
     yield ok(PROVIDERS, "providers", f"{listed(names) or 'none'}{'; local_only' if case.settings.local_only else ''}")
     findings = [finding async for finding in look_at_proxies(case, needed_for=_needs_proxy(case, servers))]
@@ -149,12 +145,24 @@ async def _with(case: Case, factory: LLMFactory) -> AsyncIterator[Finding]:
     if absent := [seen.recipe.name for seen in servers if seen.absent and seen.recipe.name not in hosts]:
         findings.append(ok(SERVERS, "not-running", f"not running: {listed(absent)}"))
     findings += [finding async for finding in look_at_hosts(case, ports)]
-    findings += look_at_models(case, {**{seen.recipe.name: seen for seen in servers}, **await _embedded(factory)})
+    shown = {**await _embedded(factory), **{seen.recipe.name: seen for seen in servers}, **services.apart}
+    findings += look_at_models(case, shown)
     if case.live:
         findings += [finding async for finding in _live_embedded(case, factory)]
     for finding in findings:
         yield finding
-    yield _session(await choosing, any(finding.mark is Mark.ERROR for finding in findings))
+    has_errors = any(finding.mark is Mark.ERROR for finding in findings)
+    yield look_at_session(case, await choosing, shown, has_errors=has_errors)
+
+
+async def _seen(case: Case, services: Services, ports: dict[int, Listener]) -> list[Seen]:
+    """What every provider but the embedded one shows; all are asked at once."""
+    elsewhere = Elsewhere(case, services.recipes, ports)
+    listed = [recipe for recipe in services.recipes if is_asked(recipe)]
+    asked = [recipe for recipe in listed if recipe.name not in services.apart]
+    visits = [Visit(case, one, ports, elsewhere).look(is_used=one.name == case.default_provider) for one in asked]
+    shown = {seen.recipe.name: seen for seen in await asyncio.gather(*visits)} | services.apart
+    return [shown[recipe.name] for recipe in listed]
 
 
 async def _embedded(factory: LLMFactory) -> dict[str, Seen]:
@@ -187,42 +195,3 @@ def _needs_proxy(case: Case, servers: list[Seen]) -> str:
     if weights_missing(case) and not any(seen.models for seen in servers):
         return f"the package index, from which {MODEL_ID} comes,"
     return ""
-
-
-async def _chosen(factory: LLMFactory) -> str | LLMError:
-    """Which model answers when none is named, in one sentence."""
-    try:
-        async with asyncio.timeout(FAR):
-            choice = await factory.providers.choose(announce=False)
-    except LLMError as failure:
-        if host := _own_host(factory):
-            return f"{factory.settings.default_model} answers when no model is named; its host {host} starts with the first question"
-        return await _instead(factory, failure) or failure
-    except TimeoutError:
-        return LLMError("it takes long to tell which model answers")
-    where = "local" if choice.is_local else "remote"
-    return f"{choice.full_name} ({where}) answers when no model is named: {choice.reason}"
-
-
-def _own_host(factory: LLMFactory) -> str:
-    """The host that the first question to the default model starts; empty where there is none."""
-    name = (factory.settings.default_model or "").partition("/")[0]
-    host = factory.settings.hosts.get(name)
-    return name if host is not None and host.autostart else ""
-
-
-async def _instead(factory: LLMFactory, failure: LLMError) -> str:
-    """Who of the models that are listed as fallback answers meanwhile, in one sentence; empty where nobody does."""
-    for choice in await factory.providers.fallbacks():
-        with contextlib.suppress(LLMError):
-            verified = await factory.providers.verified(choice)
-            return f"{verified.full_name} answers meanwhile, since it is listed as fallback: {failure.what}"
-    return ""
-
-
-def _session(chosen: str | LLMError, has_errors: bool) -> Finding:
-    if isinstance(chosen, str):
-        return ok(SESSION, "session", chosen)
-    if has_errors:
-        return note(SESSION, "no-answer", f"nothing answers before the errors above are mended: {chosen.what}")
-    return error(SESSION, "no-answer", chosen.what, Remedy(chosen.next_step.rstrip(".")))

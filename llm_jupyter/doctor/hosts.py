@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 from collections.abc import AsyncIterator
 from http import HTTPStatus
@@ -10,6 +11,7 @@ from llm_jupyter.doctor.case import LOOK, Case
 from llm_jupyter.doctor.findings import Finding, Remedy, error, note, ok
 from llm_jupyter.doctor.ports import Listener, free_port
 from llm_jupyter.errors import AuthenticationError, LLMError, ModelLoadingError
+from llm_jupyter.foreign import is_foreign
 from llm_jupyter.providers._http import HttpClient
 from llm_jupyter.selection import EMBEDDED
 from llm_jupyter.settings import HostSettings
@@ -28,6 +30,9 @@ async def look_at_hosts(case: Case, ports: dict[int, Listener]) -> AsyncIterator
             what = f"{name}: there is no program {program!r}"
             words = f"Install it, or give its whole path as the first word of command in [hosts.{name}]"
             yield error(STEP, "program-missing", what, Remedy(words))
+        elif spec.port is not None and await asyncio.to_thread(is_foreign, f"http://127.0.0.1:{spec.port}"):
+            what = f"{name}: its port {spec.port} is taken by a process of another user"
+            yield error(STEP, "port-taken", what, case.setting((f"hosts.{name}.port", str(free_port()))))
         elif spec.port is not None and spec.port in ports:
             yield await _at_port(case, name, spec, ports[spec.port])
         else:

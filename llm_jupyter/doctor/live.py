@@ -6,7 +6,7 @@ import asyncio
 import time
 
 from llm_jupyter.doctor.case import LIVE, Case
-from llm_jupyter.doctor.findings import Finding, Remedy, error, note, ok
+from llm_jupyter.doctor.findings import Finding, error, note, ok
 from llm_jupyter.errors import LLMError
 from llm_jupyter.providers.base import LLMProvider
 from llm_jupyter.types import Capability, GenerationOptions, LLMModelInfo
@@ -26,8 +26,7 @@ async def one_token(case: Case, provider: LLMProvider, model: str | None) -> Fin
     except TimeoutError:
         return error(STEP, "not-live", f"{provider.name}: {model} gave no token within {LIVE:g} s")
     except LLMError as failure:
-        words = failure.next_step.rstrip(".")
-        return error(STEP, "not-live", f"{provider.name}: {model}: {failure.what}", Remedy(words))
+        return error(STEP, "not-live", f"{provider.name}: {model}: {failure.what}", case.advice(failure))
     return ok(STEP, "live", f"{provider.name}: {model} gave a token after {time.perf_counter() - started:.1f} s")
 
 

@@ -71,7 +71,7 @@ def look_at_recordings(case: Case, cache: LLMCache) -> Iterator[Finding]:
             sound.append(recording.path.name)
     if sound:
         yield ok(RECORDING, "recording", f"{listed(sound)} in {folder}: can be replayed")
-    if cache.mode == "replay" and not there:
+    if cache.is_replaying and not there:
         yield note(RECORDING, "recording-missing", f"offline mode is replay, and there is no recording in {folder}")
     for left in _half_written(folder):
         what = f"{left} was left half-written by a process that is gone"

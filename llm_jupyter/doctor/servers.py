@@ -18,7 +18,6 @@ from llm_jupyter.doctor.proxies import accepts, caught, without_proxy
 from llm_jupyter.doctor.starting import how_to_start, how_to_start_elsewhere
 from llm_jupyter.doctor.words import kind_name, one_of, shelf
 from llm_jupyter.errors import AuthenticationError, LLMConnectionError, LLMError
-from llm_jupyter.foreign import is_foreign
 from llm_jupyter.ports import port_of
 from llm_jupyter.providers._http import HttpClient, is_loopback, without_secrets
 from llm_jupyter.providers.base import LLMProvider
@@ -48,7 +47,7 @@ class Seen:
 
 
 class Visit:
-    """One look at one provider. Never raises; without `live` it takes little longer than `LOOK`."""
+    """One look at one provider, which may be asked. Never raises; without `live` it takes little longer than `LOOK`."""
 
     def __init__(self, case: Case, recipe: Recipe, ports: dict[int, Listener], elsewhere: Elsewhere) -> None:
         self._case = case
@@ -61,23 +60,11 @@ class Visit:
 
     async def look(self, *, is_used: bool) -> Seen:
         """Ask the server for its models. `is_used` says that it is the one that is to answer."""
-        recipe, case = self._recipe, self._case
-        if not recipe.enabled:
-            return self._seen(
-                note(SERVERS, "off", f"{recipe.name}: {recipe.reason or 'switched off in your settings'}")
-            )
-        if not recipe.is_local and case.settings.local_only:
-            return self._seen(note(SERVERS, "remote", f"{recipe.name}: remote, and local_only is set"))
-        if not recipe.is_local and not (is_used or case.remote):
-            said = f"{recipe.name}: remote{f' ({without_secrets(self._url)})' if self._url else ''}, so it is not asked"
-            return self._seen(note(SERVERS, "remote", said, Remedy("To ask it", (case.llm("doctor", "--remote"),))))
-        if recipe.was_found and await asyncio.to_thread(is_foreign, self._url):
-            said = f"{recipe.name}: another user's server, asked only when it is named"
-            return self._seen(note(SERVERS, "foreign", said))
         try:
-            provider = recipe.build()
+            provider = self._recipe.build()
         except LLMError as failure:
-            return self._seen(_misconfigured(recipe, failure))
+            what = f"{self._recipe.name}: {failure.what}"
+            return self._seen(error("settings", "settings-wrong", what, self._case.advice(failure)))
         try:
             return await self._ask(provider, is_used=is_used)
         finally:
@@ -196,6 +183,8 @@ class Visit:
             return self._seen(await self._far(failure))
         owner = self._ports.get(port_of(self._url))
         taken = owner is not None or await accepts(urlsplit(self._url).hostname or "", port_of(self._url))
+        if not taken and case.host_of(recipe):
+            return Seen(recipe, absent=True)
         if self._is_usual_place and not (taken and recipe.kind in OWN_PORTS):
             return await self._absent()
         here = "nothing listens there" if not taken else f"{owner or 'what listens there'} is no {kind_name(recipe)}"
@@ -227,16 +216,16 @@ class Visit:
     async def _far(self, failure: LLMError) -> Finding:
         """A server on another machine."""
         if not self._url:  # a provider that needs no server of its own
-            return self._fault(
-                SERVERS, "no-answer", f"{self._recipe.name}: {failure.what}", self._without(failure.next_step)
-            )
+            remedy = self._without(self._case.advice(failure).words)
+            return self._fault(SERVERS, "no-answer", f"{self._recipe.name}: {failure.what}", remedy)
         parts = urlsplit(self._url)
         host, variable = parts.hostname or "", caught(self._case.environment, self._url)
         what = f"{self._recipe.name}: {failure.what} [{without_secrets(self._url)}]"
         if variable is not None and await accepts(host, port_of(self._url)):
             what = f"{self._recipe.name}: {host} can be reached, but {variable} sends requests to a proxy that does not pass them on"
             return self._fault(SERVERS, "proxy-in-the-way", what, without_proxy(self._case, host))
-        return self._fault(SERVERS, "no-server", what, self._without(failure.next_step or "Is the network there"))
+        words = self._case.advice(failure).words or "Is the network there"
+        return self._fault(SERVERS, "no-server", what, self._without(words))
 
     # -- remedies
 
@@ -276,7 +265,7 @@ class Visit:
         changes: list[tuple[str, str | None]] = []
         if self._settings is not None:
             changes.append((f"providers.{name}.enabled", "false"))
-        if (self._case.settings.default_model or "").startswith(f"{name}/"):
+        if self._case.default_provider == name:
             changes.append(("default_model", None))
         if not changes:
             return Remedy(words) if words else NONE
@@ -289,10 +278,6 @@ class Visit:
 
     def _seen(self, *findings: Finding) -> Seen:
         return Seen(self._recipe, findings)
-
-
-def _misconfigured(recipe: Recipe, failure: LLMError) -> Finding:
-    return error("settings", "settings-wrong", f"{recipe.name}: {failure.what}", Remedy(failure.next_step.rstrip(".")))
 
 
 def is_asked(recipe: Recipe) -> bool:

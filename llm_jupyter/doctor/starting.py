@@ -21,8 +21,7 @@ DOWNLOADS = {
 def how_to_start(case: Case, recipe: Recipe) -> Remedy:
     """What starts it where it is looked for; without commands where that is not known."""
     url = recipe.base_url or ""
-    host = next((name for name, spec in case.settings.hosts.items() if spec.port == port_of(url)), None)
-    if host is not None:
+    if host := case.host_of(recipe):
         return Remedy("In a notebook" if case.face == "terminal" else "", (f"%llm host start {host}",))
     return _program(case, recipe, urlsplit(url).hostname or "127.0.0.1", port_of(url))
 

@@ -7,6 +7,8 @@ import sysconfig
 import traceback
 from pathlib import PurePath
 
+from llm_jupyter.filling.steady import steady
+
 MOST_CALLS = 3
 
 _CELL = re.compile(r"ipykernel_\d+|^<ipython-input")
@@ -42,5 +44,5 @@ def _message(error: BaseException) -> str:
     name = (
         kind.__qualname__ if kind.__module__ in ("builtins", "__main__") else f"{kind.__module__}.{kind.__qualname__}"
     )
-    message = error.msg if isinstance(error, SyntaxError) else str(error)
+    message = steady(error.msg if isinstance(error, SyntaxError) else str(error))
     return f"{name}: {message}" if message else name

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
-from llm_jupyter.filling.placeholders import root_of
+from llm_jupyter.filling.placeholders import Placeholder, root_of
 
 MOST_HINTS = 3
 MOST_NAMES = 20
@@ -37,10 +37,18 @@ class Hints:
             meant = near + expression.removeprefix(root)
             self.stays(expression, f"there is no variable {root}. Did you mean {{{_short(meant)}}}?")
 
+    def verbatim(self, place: Placeholder) -> None:
+        """There is a variable of that name, but the braces are those of code or mathematics."""
+        if place.verbatim == "$":
+            self.stays(place.expression, r"between two $ it is mathematics. \$ is a plain dollar.")
+        else:
+            self.stays(place.expression, "between backticks it is code. Without them it is filled in.")
+
     def stays(self, expression: str, why: str) -> None:
         """Say why an expression was not filled in."""
-        if len(self.lines) < MOST_HINTS:
-            self.lines.append(f"{{{_short(expression)}}} stays as it is: {why}")
+        line = f"{{{_short(expression)}}} stays as it is: {why}"
+        if len(self.lines) < MOST_HINTS and line not in self.lines:
+            self.lines.append(line)
 
     def _nearest(self, name: str) -> str | None:
         near = difflib.get_close_matches(name, self._known, 1, 0.8)

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from llm_jupyter.filling.verbatim import verbatim_spans
+from llm_jupyter.filling.verbatim import Span, verbatim_spans
 
 _NAME = r"[^\W\d]\w*+"
 _QUOTED = r"'[^'\\\n{}]*+'|\"[^\"\\\n{}]*+\""
@@ -21,6 +21,9 @@ _FORMAT = r"(?:![rsa])?:(?:[^\s{}]*+\{[^\s{}]*+\})++[^\s{}]*+"
 _PLACEHOLDER = re.compile(
     rf"\{{(?:\{{(?P<literal>{_EXPRESSION})\}}|(?P<expression>{_EXPRESSION})|{_EXPRESSION}{_FORMAT})\}}"
 )
+_OWN = {"`": re.compile(r"\$"), "$": re.compile(r"[\w^}\]]")}
+"""What stands before braces that surely belong to the code, as in `${x}`, or to the formula, as in `x_{i}` or `\\frac{x}`."""
+
 _ROOT = re.compile(_NAME)
 _STEP = re.compile(
     r"\.(?P<attribute>\w+)|\[(?:(?P<index>-?[0-9]+)|'(?P<single>.*?)'|\"(?P<double>.*?)\"|(?P<word>\w+))\]"
@@ -28,12 +31,16 @@ _STEP = re.compile(
 
 
 class Placeholder(msgspec.Struct, frozen=True):
-    """Where an expression stands in braces, from `start` up to `end`; in two pairs of them it is meant literally."""
+    """Where an expression stands in braces, from `start` up to `end`; in two pairs of them it is meant literally.
+
+    `verbatim` is the mark around it, a backtick or a dollar, where its braces are those of code or mathematics.
+    """
 
     start: int
     end: int
     expression: str
     is_literal: bool
+    verbatim: str = ""
 
     @property
     def root(self) -> str:
@@ -42,16 +49,20 @@ class Placeholder(msgspec.Struct, frozen=True):
 
 
 def placeholders(prompt: str) -> Iterator[Placeholder]:
-    """All that has the form of a placeholder and stands in prose, in order."""
+    """All that has the form of a placeholder and may be meant as one, in order: in prose, or where one pair of marks, which
+    may have come about by chance, makes it code or mathematics.
+    """
     found = [_placeholder(match) for match in _PLACEHOLDER.finditer(prompt) if match.lastgroup]
     spans = verbatim_spans(prompt) if found else []
-    passed = reach = 0
+    passed, around = 0, Span(0, 0)
     for place in found:
-        while passed < len(spans) and spans[passed][0] < place.end:
-            reach = max(reach, spans[passed][1])
+        while passed < len(spans) and spans[passed].start < place.end:
+            around = max(around, spans[passed], key=lambda span: span.end)
             passed += 1
-        if reach <= place.start:
+        if around.end <= place.start:
             yield place
+        elif around.mark in _OWN and not _OWN[around.mark].match(prompt, place.start - 1):
+            yield msgspec.structs.replace(place, verbatim=around.mark)
 
 
 def root_of(expression: str) -> str:

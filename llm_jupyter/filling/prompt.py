@@ -47,7 +47,11 @@ def fill(prompt: str, names: Mapping[str, Any], *, budget: int | None = None) ->
     if "{" not in prompt:
         return FilledPrompt(text=prompt, template=prompt)
     reader = _Reader(names)
-    places = [place for place in placeholders(prompt) if reader.takes(place)]
+    found = list(placeholders(prompt))
+    places = [place for place in found if not place.verbatim and reader.takes(place)]
+    for place in found:
+        if place.verbatim:
+            reader.passes(place)
     limit = _limit(reader.shown, places, budget)
     cuts = {name: replace(shown, text=cut(shown.text, limit)) for name, shown in reader.shown.items()}
     return FilledPrompt(
@@ -83,6 +87,11 @@ class _Reader:
                 self.hints.unknown(place.expression)
             return False
         return self._is_there(place.expression) if place.is_literal else self._is_shown(place.expression)
+
+    def passes(self, place: Placeholder) -> None:
+        """It stands in code or mathematics; that is said where it may have been meant, and is filled in nowhere else."""
+        if place.root in self._names and place.expression not in self.shown and not place.is_literal:
+            self.hints.verbatim(place)
 
     def _is_there(self, expression: str) -> bool:
         try:

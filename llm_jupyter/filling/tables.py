@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from llm_jupyter.filling.nested import CONTAINERS, as_python
 from llm_jupyter.filling.shown import Shown, count, is_a, sides
+from llm_jupyter.filling.steady import steady
 
 WHOLE_ROWS = 20
 """A table of so many rows is shown whole; of a longer one, the first `FIRST_ROWS`."""
@@ -29,9 +31,16 @@ def table(value: Any) -> Shown | None:
 def _from_pandas(frame: Any) -> Shown:
     """With the index as its first column, unless that only counts the rows."""
     part = frame.iloc[: _rows_shown(len(frame)), :MOST_COLUMNS]
-    has_index = not is_a(frame.index, "pandas", "RangeIndex")
+    has_index = not _only_counts(frame.index)
     index = [" / ".join(str(name) for name in frame.index.names if name is not None)] if has_index else []
     return _shown(frame.shape, [*index, *part.columns], part.itertuples(index=has_index, name=None))
+
+
+def _only_counts(index: Any) -> bool:
+    """Whether it says nothing but which row it is, from 0 on; the last rows of a table keep the numbers they had in it."""
+    if not is_a(index, "pandas", "RangeIndex"):
+        return False
+    return range(index.start, index.stop, index.step) == range(len(index))
 
 
 def _from_polars(frame: Any) -> Shown:
@@ -59,7 +68,13 @@ def _line(cells: Iterable[Any]) -> str:
 
 
 def _cell(value: Any) -> str:
-    text = f"{value:.10g}" if isinstance(value, float) else str(value)
+    text = f"{value:.10g}" if isinstance(value, float) else _text(value)
     if len(text) > LONGEST_CELL:
         text = text[: LONGEST_CELL - 1] + "…"
     return text.replace("|", "\\|").replace("\r", "\\r").replace("\n", "\\n")
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, str):
+        return str(value)
+    return as_python(value) if isinstance(value, CONTAINERS) else steady(str(value))

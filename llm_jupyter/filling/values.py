@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import json
-from itertools import islice
+import sys
 from typing import Any
 
 import msgspec
 
 from llm_jupyter.filling.faults import short_traceback
+from llm_jupyter.filling.nested import CONTAINERS, Copying, as_python
 from llm_jupyter.filling.pictures import picture
 from llm_jupyter.filling.shown import Shown, count, is_a, sides
+from llm_jupyter.filling.steady import steady
 from llm_jupyter.filling.tables import table
 
 ONE_LINE = 100
 """Characters of a list or dictionary that stand on one line."""
-
-MOST_ITEMS = 10_000
-"""Items that are written at all. To write millions, and to cut them afterwards, would take seconds."""
 
 
 def show(value: Any) -> Shown:
@@ -39,9 +38,9 @@ def _show(value: Any) -> Shown:
         return _text(short_traceback(value), is_block=True)
     if is_a(value, "numpy", "ndarray"):
         return _array(value)
-    if isinstance(value, list | dict) or type(value) is tuple:
+    if isinstance(value, CONTAINERS):
         return _items(value)
-    return table(value) or picture(value) or _text(str(value))
+    return table(value) or picture(value) or _text(_description(value))
 
 
 def _text(text: str, *, is_block: bool = False) -> Shown:
@@ -51,16 +50,25 @@ def _text(text: str, *, is_block: bool = False) -> Shown:
 def _array(array: Any) -> Shown:
     """The middle of a long one is left out by numpy itself."""
     shape = sides(array.shape) or "scalar"
-    shown = f"array {shape} of {array.dtype}:\n{array!r}"
-    return Shown(shown, f"array {shape}", is_block=True)
+    with sys.modules["numpy"].printoptions(formatter={"object": as_python}):
+        written = repr(array)
+    return Shown(f"array {shape} of {array.dtype}:\n{written}", f"array {shape}", is_block=True)
 
 
-def _items(value: list[Any] | dict[Any, Any] | tuple[Any, ...]) -> Shown:
-    if (items := len(value)) <= MOST_ITEMS:
-        return _text(_json(value))
-    first = dict(islice(value.items(), MOST_ITEMS)) if isinstance(value, dict) else value[:MOST_ITEMS]
-    text = f"{_json(first)}\n[… {items - MOST_ITEMS:,} of {items:,} items left out …]"
-    return Shown(text, f"{count(items, 'item')}, first {MOST_ITEMS:,}", is_partial=True)
+def _description(value: Any) -> str:
+    """A text of its own stays as it is; one that Python makes up may tell of the process."""
+    kind: Any = type(value)
+    return steady(str(value)) if kind.__str__ is object.__str__ else str(value)
+
+
+def _items(value: Any) -> Shown:
+    copying = Copying()
+    copy = copying.copy(value)
+    is_named = isinstance(value, tuple) and type(value) is not tuple
+    text = repr(copy) if is_named else _json(copy)
+    if not copying.is_partial:
+        return _text(text)
+    return Shown(text, f"{count(len(value), 'item')}, in part", is_partial=True)
 
 
 def _json(value: Any) -> str:
@@ -68,5 +76,5 @@ def _json(value: Any) -> str:
     try:
         line = json.dumps(value, ensure_ascii=False)
         return line if len(line) <= ONE_LINE else json.dumps(value, ensure_ascii=False, indent=1)
-    except (TypeError, ValueError, RecursionError):
+    except (TypeError, ValueError):
         return repr(value)

@@ -9,9 +9,16 @@ import re
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterator
+from typing import NamedTuple
 
-Span = tuple[int, int]
-"""Two positions in a text: the first character, and the one behind the last."""
+
+class Span(NamedTuple):
+    """Where it begins, and the place behind its end. `mark` opens it, and is empty for a block of code."""
+
+    start: int
+    end: int
+    mark: str = ""
+
 
 _LINE = re.compile(r"[^\n]*+\n?")
 _FENCE = re.compile(r"[ \t>]*+(?:(?:[-*+]|\d{1,9}+[.)])[ \t]++)?+(`{3,}+|~{3,}+)(.*+)")
@@ -27,7 +34,7 @@ def verbatim_spans(text: str) -> list[Span]:
     spans: list[Span] = []
     for start, end, is_code in _blocks(text):
         if is_code:
-            spans.append((start, end))
+            spans.append(Span(start, end))
         elif text.find("{", start, end) >= 0:
             spans += _inline(text, start, end)
     return spans
@@ -59,11 +66,11 @@ def _fence(line: str) -> tuple[str, str]:
 def _inline(text: str, start: int, end: int) -> list[Span]:
     """Code and mathematics within a paragraph. Code binds tighter: a dollar in it closes nothing."""
     code = list(_paired(text, list(_TICKS.finditer(text, start, end))))
-    starts = [span[0] for span in code]
+    starts = [span.start for span in code]
 
     def is_in_code(position: int) -> bool:
         before = bisect_right(starts, position) - 1
-        return before >= 0 and position < code[before][1]
+        return before >= 0 and position < code[before].end
 
     marks = [mark for mark in _MATH.finditer(text, start, end) if not is_in_code(mark.start())]
     return sorted([*code, *_paired(text, marks)])
@@ -81,7 +88,7 @@ def _paired(text: str, marks: list[re.Match[str]]) -> Iterator[Span]:
         nearest = bisect_right(candidates, at)
         if nearest < len(candidates):
             opening, at = at, candidates[nearest]
-            yield marks[opening].start(), marks[at].end()
+            yield Span(marks[opening].start(), marks[at].end(), marks[opening][0])
         at += 1
 
 

@@ -9,8 +9,11 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
 from llm_jupyter._supervisor.identity import ProcessIdentity
 from llm_jupyter._supervisor.tree import descendants, usage
+from llm_jupyter.hosts.spec import HostStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +43,16 @@ class Meter:
         self._last[root] = now, seconds
         cpu = max(0.0, seconds - before[1]) / (now - before[0]) if before and now > before[0] else None
         return Measured(rss, cpu, threads, self._gpu_memory({process.pid for process in processes}))
+
+    def measured(self, status: HostStatus, process: ProcessIdentity | None) -> HostStatus:
+        """The status, with what its process takes, if it has one that lives."""
+        if process is None or not process.is_alive:
+            return status
+        taken = self.measure(process)
+        return msgspec.structs.replace(
+            status, rss=taken.rss, cpu=taken.cpu, threads=taken.threads, gpu_memory=taken.gpu_memory,
+            uptime=process.uptime(),
+        )  # fmt: skip
 
     def forget_the_dead(self) -> None:
         """Drop what is remembered of processes that are gone."""

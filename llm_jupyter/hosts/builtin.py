@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlsplit
 
 from llm_jupyter.hosts.spec import HostSpec, OnMemory
 
 OLLAMA_PORT, LMSTUDIO_PORT, LLAMA_SERVER_PORT = 11434, 1234, 8080
+
+OWN_PORTS = range(20000, 30000)
+"""Where hosts without a port in the settings listen: below the ports that systems give to whoever asks for any."""
 
 
 class HostTable(Protocol):
@@ -76,16 +81,17 @@ def builtin_specs(environment: Mapping[str, str] = os.environ) -> dict[str, Host
     return {spec.name: spec for spec in specs}
 
 
-def spec_from_settings(name: str, table: HostTable, *, memory_limit: int | None = None) -> HostSpec:
+def spec_from_settings(name: str, table: HostTable, home: Path, *, memory_limit: int | None = None) -> HostSpec:
     """The host of a `[hosts.NAME]` table. `memory_limit` in bytes is the one for all hosts; the table's own goes before it.
 
-    A table with a `stop_command` is of a server whose command returns. Raises `ConfigurationError`.
+    Without a port it gets one of its own, the same in each kernel with that `home`, so that its models can be asked. A table
+    with a `stop_command` is of a server whose command returns. Raises `ConfigurationError`.
     """
     return HostSpec(
         name,
         tuple(table.command),
         dict(table.environment),
-        table.port or 0,
+        table.port or _own_port(home, name),
         table.ready,
         start_timeout=table.start_timeout,
         memory_limit=table.memory_limit if table.memory_limit is not None else memory_limit,
@@ -94,6 +100,11 @@ def spec_from_settings(name: str, table: HostTable, *, memory_limit: int | None 
         stop_command=None if table.stop_command is None else tuple(table.stop_command),
         detaches=table.stop_command is not None,
     )
+
+
+def _own_port(home: Path, name: str) -> int:
+    digest = hashlib.sha256(f"{home.resolve()}\n{name}".encode()).digest()
+    return OWN_PORTS[int.from_bytes(digest[:8]) % len(OWN_PORTS)]
 
 
 def _port_of(address: str, usual: int) -> int:

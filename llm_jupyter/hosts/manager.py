@@ -11,26 +11,24 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from llm_jupyter._supervisor.identity import ProcessIdentity
 from llm_jupyter._supervisor.probe import READY_NOW, is_taken, look
-from llm_jupyter._supervisor.state import FAILED, READY, RESTART, STARTING, STOP, HostState
+from llm_jupyter._supervisor.state import FAILED, RESTART, STOP, HostState
 from llm_jupyter.errors import HostError
 from llm_jupyter.events import Event, HostMeasured
 from llm_jupyter.foreign import is_foreign
-from llm_jupyter.hosts._launch import disk_errors
 from llm_jupyter.hosts._meter import Meter
-from llm_jupyter.hosts.adopted import Adopted
+from llm_jupyter.hosts.adopted import AdoptedHosts
 from llm_jupyter.hosts.seat import LOCK_TIMEOUT, Seat
-from llm_jupyter.hosts.spec import HostSpec, HostStateName, HostStatus, Running
+from llm_jupyter.hosts.sight import LOOK, SeenHosts, Sight
+from llm_jupyter.hosts.spec import HostSpec, HostStatus, Running
 
 logger = logging.getLogger(__name__)
 
 FOLLOW_INTERVAL = 0.2
 """Seconds between two looks at the hosts that this kernel holds: what happens to them is told that late at most."""
 
-LOOK = 0.03
 STOP_MARGIN = 5.0
-"""Seconds between two looks at one that is being stopped, and how much longer than its grace that may take."""
+"""Seconds that a stop may take longer than the grace of the host."""
 
 MEASURE_INTERVAL = 1.0
 PERSON = "a person"
@@ -59,7 +57,8 @@ class LLMHostManager:
         self._seats: dict[str, Seat] = {}
         self._users: dict[str, dict[object, Callable[[], object]]] = {}
         self._turns: dict[str, asyncio.Lock] = {}
-        self._adopted: dict[str, Adopted] = {}
+        self._adopted = AdoptedHosts(publish, self._ours_at)
+        self._others = SeenHosts(self._root)
         self._meter = Meter()
         self._follower: asyncio.Task[None] | None = None
         self._measurer: asyncio.Task[None] | None = None
@@ -68,10 +67,10 @@ class LLMHostManager:
     # -- by spec: for what needs a host
 
     async def ensure(
-        self, spec: HostSpec, *, user: object = PERSON, again: bool = False,
+        self, spec: HostSpec, *, user: object = PERSON, again: bool = False, starts: bool = True,
         looked: Callable[[], object] = lambda: None,
     ) -> Running:  # fmt: skip
-        """Start the host or join it, hold it for `user`, and wait until it serves.
+        """Start the host or join it (only join it, unless it `starts`), hold it for `user`, and wait until it serves.
 
         `looked` is called after each look at what becomes of it, until `user` needs it no more or it is stopped.
         Raises `HostError`. A host that was given up says so once; the next call, or `again`, starts it anew. A start that
@@ -82,7 +81,7 @@ class LLMHostManager:
             users = self._users.setdefault(spec.key, {})
             self._follow()
             try:
-                running = await seat.ensure(again=again)
+                running = await seat.ensure(again=again, starts=starts)
             except BaseException:
                 if not users:
                     await self._leave(seat)
@@ -109,18 +108,21 @@ class LLMHostManager:
     def state(self, spec: HostSpec) -> HostState | None:
         """What a host that this kernel holds is doing; `None` where nobody looks after it. Costs microseconds."""
         seat = self._seats.get(spec.key)
-        return _attended(seat) if seat is not None else None
+        return seat.attended() if seat is not None else None
 
     def is_up(self, spec: HostSpec) -> bool:
         """Whether any kernel of this user has it started already."""
-        return (self._seats.get(spec.key) or Seat(self._root, spec, self._publish)).is_up()
+        return self._seat_of(spec).is_up()
+
+    def seen(self, spec: HostSpec) -> HostState | None:
+        """What a host is doing, whichever kernel of this user started it; `None` where nobody looks after it."""
+        return self._seat_of(spec).attended()
 
     # -- by name: for people
 
     def names(self) -> list[str]:
-        """What can be named: the hosts that can be started, those held, those adopted."""
-        held = [seat.spec.name for seat in self._seats.values()]
-        return list(dict.fromkeys([*self._specs, *held, *self._adopted]))
+        """What can be named: the hosts that can be started, those held, those adopted, those that other kernels run."""
+        return [*self._own_names(), *self._seen()]
 
     def port(self, name: str) -> int | None:
         """The port of a host that always has the same; `None` for others, and for unknown names."""
@@ -128,42 +130,60 @@ class LLMHostManager:
         return spec.port or None if spec is not None else None
 
     def spec(self, name: str) -> HostSpec | None:
-        """What starts a host; `None` for one that is only watched, and for unknown names."""
+        """What starts a host; `None` for one that is only watched or seen, and for unknown names."""
         held = {seat.spec.name: seat.spec for seat in self._seats.values()}
         return held.get(name) or self._specs.get(name)
+
+    def specs(self) -> list[HostSpec]:
+        """The hosts that can be started by their names."""
+        return list(self._specs.values())
 
     def add(self, spec: HostSpec) -> None:
         """Let a host be started by its name."""
         self._specs[spec.name] = spec
 
-    async def start(self, name: str) -> HostStatus:
-        """Start a host by its name. One that somebody else runs at its port already is adopted instead.
+    async def start(
+        self, name: str, *, user: object = PERSON, looked: Callable[[], object] = lambda: None
+    ) -> HostStatus:
+        """Start a host by its name, and hold it as `ensure` does. One that somebody else runs at its port is adopted instead.
 
         Raises `HostError`.
         """
+        if name not in self._specs and self._adopted.living(name) is not None:
+            return self.one(name)
+        if (other := self._other(name)) is not None:
+            return self._status(name, other)
         spec = self._spec(name)
-        if spec.port and not self.is_up(spec) and is_taken(spec.port):
+        if spec.port and not self._is_attended(spec) and is_taken(spec.port):
             self._require_own(spec)
             if look(spec.port, spec.ready or "/", spec.ready_field) == READY_NOW:
-                await self.adopt(name, f"http://127.0.0.1:{spec.port}")
+                await self._adopted.add(name, f"http://127.0.0.1:{spec.port}", renames=True)
+                self._follow()
                 return self.one(name)
-        await self.ensure(spec, again=True)
-        self._adopted.pop(name, None)
+        await self.ensure(spec, user=user, again=True, looked=looked)
+        self._adopted.forget(name, spec.port)
         return self.one(name)
 
     async def stop(self, name: str) -> None:
         """Stop a host, whoever else uses it: TERM, its grace, KILL. Does nothing where it does not run.
 
-        Raises `HostError` for one that was not started here.
+        Raises `HostError` for one that llm_jupyter did not start.
         """
-        spec = await self._commanded(name, STOP)
-        if spec is not None:
-            async with self._turn(spec.key):
-                if (seat := self._seats.get(spec.key)) is not None:
-                    await self._leave(seat)
+        if (other := self._other(name)) is not None:
+            await other.order(STOP)
+            return
+        spec = self._spec(name)
+        await self._commanded(name, STOP)
+        async with self._turn(spec.key):
+            if (seat := self._seats.get(spec.key)) is not None:
+                await self._leave(seat)
+        await self._seat_of(spec).forget_failure()
 
     async def restart(self, name: str) -> HostStatus:
         """Stop a host and start it again, for all who use it. Raises `HostError`."""
+        if (other := self._other(name)) is not None:
+            await other.order(RESTART)
+            return self._status(name, other)
         spec = self._spec(name)
         before = self._seat_of(spec).running()
         if self._commandable(name, spec) is None:
@@ -182,37 +202,29 @@ class LLMHostManager:
         """The last lines that a host wrote, whichever kernel started it. Raises `HostError` for an unknown name."""
         if name in self._adopted:
             raise HostError(f"{name} was not started by llm_jupyter, so its output is not kept here")
-        return self._seat_of(self._spec(name)).log(lines)
+        return self._sight(name).log(lines)
 
     async def adopt(self, name: str, url: str) -> None:
-        """Watch a server that somebody else runs, and never stop it. Raises `HostError` where its URL names no port."""
-        if (known := self._adopted.get(name)) is None or known.url != url or not known.is_alive:
-            self._adopted[name] = await Adopted.at(name, url, self._publish)
-            self._follow()
+        """Watch a server that somebody else runs, and never stop it. Raises `HostError` where its URL names no port.
+
+        Nothing is added where a host of ours runs at that port, or one that is watched under another name.
+        """
+        await self._adopted.add(name, url)
+        self._follow()
 
     # -- what is known
 
     def status(self) -> list[HostStatus]:
         """Every host that can be named, as it is now."""
         self._meter.forget_the_dead()
-        return [self.one(name) for name in self.names()]
+        own = [self.one(name) for name in self._own_names()]
+        return own + [self._status(name, sight) for name, sight in self._seen().items()]
 
     def one(self, name: str) -> HostStatus:
         """One host as it is now. Raises `HostError` for an unknown name."""
-        if (adopted := self._adopted.get(name)) is not None:
-            status = HostStatus(name=name, state="running", pid=adopted.pid, url=adopted.url, adopted=True)
-            if not adopted.is_alive:
-                return HostStatus(name=name, state="stopped", adopted=True)
-            return self._measured(status, adopted.process)
-        seat = self._seat_of(self._spec(name))
-        if (state := _attended(seat)) is None:
-            return HostStatus(name=name, state="stopped")
-        status = HostStatus(
-            name=name, state=_state_name(state), pid=state.host.pid if state.host else None, url=state.url, ours=True,
-            holders=seat.holders(), restarts=state.restarts, since=state.since, reason=state.reason,
-            exit_code=state.exit_code,
-        )  # fmt: skip
-        return self._measured(status, state.host)
+        if (adopted := self._adopted.get(name)) is not None and (adopted.is_alive or self.spec(name) is None):
+            return self._meter.measured(adopted.status(), adopted.process)
+        return self._status(name, self._sight(name))
 
     @contextmanager
     def watch(self) -> Iterator[None]:
@@ -255,6 +267,28 @@ class LLMHostManager:
         """The seat, or a look from outside."""
         return self._seats.get(spec.key) or Seat(self._root, spec, self._publish)
 
+    def _own_names(self) -> list[str]:
+        held = [seat.spec.name for seat in self._seats.values()]
+        return list(dict.fromkeys([*self._specs, *held, *self._adopted]))
+
+    def _seen(self) -> dict[str, Sight]:
+        """The hosts that only other kernels know, by name. One that is adopted under another name is that one."""
+        known = {*self._seats, *(spec.key for spec in self._specs.values())}
+        found = self._others.by_name(known, self._own_names())
+        return {name: sight for name, sight in found.items() if not self._adopted.is_at(sight.port)}
+
+    def _other(self, name: str) -> Sight | None:
+        """The host of that name, if only other kernels know it."""
+        return self._seen().get(name) if self.spec(name) is None else None
+
+    def _sight(self, name: str) -> Sight:
+        """A look at a host that llm_jupyter started. Raises `HostError` for an unknown name."""
+        return self._other(name) or self._seat_of(self._spec(name))
+
+    def _status(self, name: str, sight: Sight) -> HostStatus:
+        state = sight.attended()
+        return self._meter.measured(sight.status(name), state.host if state is not None else None)
+
     async def _leave(self, seat: Seat) -> None:
         await seat.release()
         self._seats.pop(seat.spec.key, None)
@@ -263,6 +297,10 @@ class LLMHostManager:
     def _spec(self, name: str) -> HostSpec:
         if (spec := self.spec(name)) is not None:
             return spec
+        if name in self._adopted:
+            raise HostError(
+                f"{name} was not started by llm_jupyter: it is only watched", next_step="Do that where it was started."
+            )
         near = difflib.get_close_matches(name, self.names(), 1)
         known = ", ".join(self.names()) or "none"
         hint = (
@@ -270,7 +308,21 @@ class LLMHostManager:
         )
         raise HostError(f"there is no host {name!r}", next_step=hint)
 
+    def _is_attended(self, spec: HostSpec) -> bool:
+        """Whether it is ours to look after now, if only to end it."""
+        return (state := self.seen(spec)) is not None and state.phase != FAILED
+
+    def _ours_at(self, port: int) -> HostSpec | None:
+        """The host of ours that runs at a port."""
+        return next((spec for spec in self.specs() if spec.port == port and self._is_attended(spec)), None)
+
     def _require_own(self, spec: HostSpec) -> None:
+        if (other := self._ours_at(spec.port)) is not None:
+            raise HostError(
+                f"port {spec.port} is taken by the host {other.name}",
+                where=spec.where,
+                next_step=f"%llm host stop {other.name} ends that one; or set another port for [hosts.{spec.name}].",
+            )
         if is_foreign(f"http://127.0.0.1:{spec.port}"):
             raise HostError(
                 f"another user of this machine runs a server on port {spec.port}",
@@ -281,42 +333,22 @@ class LLMHostManager:
     def _commandable(self, name: str, spec: HostSpec) -> Seat | None:
         """The seat of a host that runs and that we may command. Raises `HostError` where it is not ours."""
         refused = f"{name} was not started by llm_jupyter, so it is not stopped either"
-        if (adopted := self._adopted.get(name)) is not None and adopted.is_alive:
+        if self._adopted.living(name) is not None:
             raise HostError(refused, next_step="Stop it where it was started.")
         seat = self._seat_of(spec)
         if seat.is_up():
             if spec.stoppable_by == "never":
                 raise HostError(f"{name} is set to be stopped by nobody", where=spec.where)
             return seat
-        if spec.port and is_taken(spec.port):
+        if spec.port and is_taken(spec.port) and self._ours_at(spec.port) is None:
             raise HostError(refused, next_step="Stop it where it was started.")
         return None
 
-    async def _commanded(self, name: str, verb: str) -> HostSpec | None:
-        """Ask the supervisor for something, and where it is to stop, wait until it has."""
-        if (adopted := self._adopted.get(name)) is not None and name not in self._specs and adopted.is_alive:
-            raise HostError(f"{name} was not started by llm_jupyter, so it is not stopped either")
+    async def _commanded(self, name: str, verb: str) -> None:
+        """Ask the supervisor for something, if there is one, and wait until that is done."""
         spec = self._spec(name)
-        seat = self._commandable(name, spec)
-        if seat is None:
-            return spec if spec.key in self._seats else None
-        state = seat.look()
-        with disk_errors(seat.folder.path):
-            seat.folder.ask(verb)
-        end = time.monotonic() + spec.stop_grace + STOP_MARGIN
-        while verb == STOP and time.monotonic() < end and seat.is_of(state):  # noqa: ASYNC110 - it is another process
-            await asyncio.sleep(LOOK)
-        return spec
-
-    def _measured(self, status: HostStatus, process: ProcessIdentity | None) -> HostStatus:
-        if process is None or not process.is_alive:
-            return status
-        taken = self._meter.measure(process)
-        return HostStatus(
-            **{name: getattr(status, name) for name in status.__struct_fields__}
-            | {"rss": taken.rss, "cpu": taken.cpu, "threads": taken.threads, "gpu_memory": taken.gpu_memory}
-            | {"uptime": process.uptime()}
-        )
+        if (seat := self._commandable(name, spec)) is not None:
+            await seat.order(verb, spec.stop_grace + STOP_MARGIN)
 
     def _follow(self) -> None:
         if self._follower is None or self._follower.done():
@@ -330,8 +362,7 @@ class LLMHostManager:
                         with contextlib.suppress(OSError):  # a disk that fails: the next look may do better
                             await seat.follow()
                 self._say_looked(self._users.get(seat.spec.key, {}))
-            for adopted in self._adopted.values():
-                adopted.follow()
+            self._adopted.follow()
             await asyncio.sleep(FOLLOW_INTERVAL)
 
     def _say_looked(self, users: Mapping[object, Callable[[], object]]) -> None:
@@ -352,17 +383,3 @@ class LLMHostManager:
                         )
                     )  # fmt: skip
             await asyncio.sleep(MEASURE_INTERVAL)
-
-
-def _attended(seat: Seat) -> HostState | None:
-    """What a host is doing, unless the supervisor that said so is gone."""
-    state = seat.look()
-    return state if state is not None and (state.supervisor.is_alive or state.phase == FAILED) else None
-
-
-def _state_name(state: HostState) -> HostStateName:
-    names: dict[str, HostStateName] = {
-        STARTING: "starting", "loading": "loading", READY: "running", "restarting": "restarting",
-        "stopping": "stopping", "failed": "failed",
-    }  # fmt: skip
-    return names.get(state.phase, "stopped")

@@ -15,7 +15,7 @@ from pathlib import Path
 from llm_jupyter._supervisor.child import end_leftovers
 from llm_jupyter._supervisor.folder import HostFolder
 from llm_jupyter._supervisor.identity import ProcessIdentity, machine
-from llm_jupyter._supervisor.journal import JournalReader, tail_of
+from llm_jupyter._supervisor.journal import JournalReader
 from llm_jupyter._supervisor.probe import is_taken
 from llm_jupyter._supervisor.state import FAILED, JOINABLE, READY, HostState
 from llm_jupyter._supervisor.tree import abandoned
@@ -23,6 +23,7 @@ from llm_jupyter.errors import HostError
 from llm_jupyter.events import Event, HostFailed, HostReady, HostStarted, HostStopped
 from llm_jupyter.hosts._happenings import event_of
 from llm_jupyter.hosts._launch import disk_errors, last_words, start_supervisor
+from llm_jupyter.hosts.sight import Sight
 from llm_jupyter.hosts.spec import HostSpec, Running
 from llm_jupyter.ports import described_holder
 
@@ -39,34 +40,25 @@ TRIES = 5
 """Supervisors that end without a word before that is taken for a fault."""
 
 
-class Seat:
+class Seat(Sight):
     """One host, held by this process from `ensure` to `release`. Used on one event loop, by one task at a time."""
 
     def __init__(
         self, root: Path, spec: HostSpec, publish: Callable[[Event], object], lock_timeout: float = LOCK_TIMEOUT
     ) -> None:
+        super().__init__(HostFolder(root / machine() / spec.key))
         self.spec = spec
         self._lock_timeout = lock_timeout
-        self.folder = HostFolder(root / machine() / spec.key)
         self._publish = publish
         self._lease: Path | None = None
         self._run = ""
         self._reader: JournalReader | None = None
-        self._stamp: object = ()
-        self._state: HostState | None = None
         self._supervisor: subprocess.Popen[bytes] | None = None
         self._reported = ""
         self._is_leaving = False
         self._pid: int | None = None
 
     # -- what is known without asking anybody
-
-    def look(self) -> HostState | None:
-        """What the host is doing now; costs one `stat` where nothing has changed."""
-        stamp = self.folder.state_stamp()
-        if stamp != self._stamp or stamp is None:
-            self._state, self._stamp = self.folder.read_state(), stamp
-        return self._state if self._state is not None and self._state.machine == machine() else None
 
     def running(self) -> Running | None:
         """The host, if it serves."""
@@ -77,26 +69,10 @@ class Seat:
             return None  # its supervisor is about to notice
         return Running(state.url, state.api_key, state.host.pid, (state.run, state.generation))
 
-    def is_of(self, state: HostState | None) -> bool:
-        """Whether a supervisor that was seen before still has the host."""
-        return state is not None and state.supervisor.is_alive
-
-    def is_up(self) -> bool:
-        """Whether somebody has started it already, or is about to start it again."""
-        state = self.look()
-        return state is not None and state.phase in JOINABLE and state.supervisor.is_alive
-
-    def holders(self) -> int:
-        """How many living processes hold it."""
-        try:
-            return len({holder for holder in self.folder.holders().values() if holder.is_alive})
-        except OSError:
-            return 0
-
     # -- taking and leaving
 
-    async def ensure(self, *, again: bool = False) -> Running:
-        """Start the host or join it, and wait until it serves.
+    async def ensure(self, *, again: bool = False, starts: bool = True) -> Running:
+        """Start the host or join it, and wait until it serves; only join it, unless it `starts`.
 
         Raises `HostError`; of a host that was given up meanwhile once, and the next call starts it anew, as does `again`.
         """
@@ -109,7 +85,7 @@ class Seat:
             return running
         with disk_errors(self.folder.path):
             self.folder.make()
-            return await self._until_ready()
+            return await self._until_ready(starts)
 
     def used(self) -> bool:
         """Say that the host is used, which keeps it from being idle. False where there is no lease any more."""
@@ -132,6 +108,13 @@ class Seat:
             self.hear()
             await asyncio.sleep(LOOK)
         self._detach()
+
+    async def forget_failure(self) -> None:
+        """Let one that was given up be one that is stopped. Raises `HostError`."""
+        if (state := self.look()) is not None and state.phase == FAILED:
+            with disk_errors(self.folder.path):
+                async with self._locked():
+                    self.folder.remove_state(state.run)
 
     def _is_ending(self) -> bool:
         """Whether the supervisor of the run that this seat follows still lives."""
@@ -166,7 +149,7 @@ class Seat:
 
     # -- joining
 
-    async def _until_ready(self) -> Running:
+    async def _until_ready(self, starts: bool) -> Running:
         end = time.monotonic() + self.spec.start_timeout + LOCK_TIMEOUT
         tries = 0
         while time.monotonic() < end and not self._is_leaving:
@@ -174,7 +157,7 @@ class Seat:
             if state is None or self._lease is None or state.run != self._run or not self._lives(state):
                 if tries == TRIES:
                     raise self._silent()
-                tries += await self._take()
+                tries += await self._take(starts)
                 continue
             self.hear()
             if state.phase == FAILED:
@@ -200,7 +183,7 @@ class Seat:
             return self._reported != state.run
         return state.supervisor.is_alive and state.phase in JOINABLE
 
-    async def _take(self) -> int:
+    async def _take(self, starts: bool) -> int:
         """Take a lease, and start a supervisor if there is none. Returns how many were started."""
         async with self._locked():
             state = self.folder.read_state()
@@ -213,6 +196,10 @@ class Seat:
                     self._attach_to(state)
                     return 0
             elif not self.folder.is_supervised():
+                if not starts:
+                    raise HostError(
+                        f"{self.spec.name} was stopped", where=self.spec.where, next_step=self.spec.start_hint
+                    )
                 self._spawn()
                 return 1
             self._drop_lease()
@@ -321,10 +308,6 @@ class Seat:
         return HostError(
             f"{self.spec.name} cannot be supervised" + (f": {words}" if words else ""), where=self.spec.where
         )
-
-    def log(self, lines: int = 50) -> list[str]:
-        """The last lines that the host wrote."""
-        return tail_of(self.folder.log, lines)
 
     def _collect(self) -> None:
         """Collect the supervisor that this process started, once it has ended."""

@@ -73,6 +73,11 @@ class HostSpec:
         """The host as errors name it."""
         return f"host {self.name}" + (f" on port {self.port}" if self.port else "")
 
+    @property
+    def start_hint(self) -> str:
+        """What a person types to start it, as a next step."""
+        return f"%llm host start {self.name} starts it."
+
     def order(self, run: str, api_key: str) -> bytes:
         """What its supervisor is told, as one line."""
         order = Order(
@@ -126,7 +131,7 @@ class HostStatus(msgspec.Struct, frozen=True, kw_only=True):
     """A host as it is now.
 
     `ours` says that llm_jupyter started it, `adopted` that somebody else did and it is only watched; `holders` is how many
-    processes use it, this one among them. `since` is seconds since the epoch, `uptime` seconds, memory bytes, `cpu` in
+    processes use it, and `held` whether this one is among them. `since` is seconds since the epoch, `uptime` seconds, memory bytes, `cpu` in
     cores since the last look; `None` is what the system does not tell.
     """
 
@@ -137,6 +142,7 @@ class HostStatus(msgspec.Struct, frozen=True, kw_only=True):
     ours: bool = False
     adopted: bool = False
     holders: int = 0
+    held: bool = False
     restarts: int = 0
     since: float | None = None
     rss: int | None = None

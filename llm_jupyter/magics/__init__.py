@@ -18,9 +18,8 @@ from llm_jupyter.errors import AnswerInterrupted
 from llm_jupyter.magics.args import COMPARED, COMPLETION, MEMORYLESS, OPTIONS, help_lines
 from llm_jupyter.magics.completion import complete
 from llm_jupyter.magics.kernel import KernelServices
-from llm_jupyter.magics.transform import prompts_are_literal
+from llm_jupyter.magics.transform import MAGICS, prompts_are_literal
 
-MAGICS = {"line": ("chat", "llm"), "cell": ("chat", "compare", "llm")}
 _ATTRIBUTE = "_llm_jupyter_magics"
 
 
@@ -115,6 +114,11 @@ Options:
         if hasattr(self, "kernel"):
             self.kernel.default_model_changed(self.default_model)
 
+    @observe("timeout")
+    def _timeout_changed(self, _: Any) -> None:
+        if hasattr(self, "kernel"):
+            self.kernel.timeout_changed()
+
 
 def load(shell: InteractiveShell) -> None:
     """Register the magics. A magic of that name from elsewhere is put aside with a word, and comes back at `unload`."""
@@ -139,6 +143,7 @@ def load(shell: InteractiveShell) -> None:
     if shell.Completer is not None:
         shell.Completer.custom_matchers.append(complete)
     setattr(shell, _ATTRIBUTE, magics)
+    magics.kernel.loaded()
 
 
 def unload(shell: InteractiveShell) -> None:

@@ -63,10 +63,16 @@ def _stop(text: str) -> str:
     return text.replace("\\n", "\n").replace("\\t", "\t")
 
 
+OURS = ("model", "messages", "prompt", "stream")
+"""Fields of a request that say who is asked what, and how the answer comes: what was said of them would be untrue."""
+
+
 def _pair(text: str) -> tuple[str, Any]:
     key, equals, value = text.partition("=")
     if not key or not equals:
         raise ValueError("write key=value")
+    if key in OURS:
+        raise ValueError("write -m MODEL" if key == "model" else f"it must be another field than {key}")
     try:
         return key, json.loads(value)
     except ValueError:
@@ -128,6 +134,8 @@ COUNT = Option(("-n",), "count", "how many are shown", _number(int, 1), "N")
 SEARCH = Option(("--search",), "search", "in all conversations: turns with these words", str, "TEXT")
 OLDER = Option(("--older",), "older", "not used for so long: 30d, 12h, 4w", str, "TIME")
 YES = Option(("--yes", "-y"), "yes", "do it without asking")
+
+NEW = Option(("--new",), "new", "begin it where there is none")
 
 OF_A_CONVERSATION = ("system", "no_history", "session", "append", "private", "save_prompt", "context", "dry_run")
 """Options that mean nothing to a question with no memory."""

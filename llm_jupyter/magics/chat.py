@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from contextlib import closing
 from typing import Any
 
+from llm_jupyter.cache import WHOLE
 from llm_jupyter.choice import Choice
 from llm_jupyter.errors import AnswerInterrupted, InvalidInputError, LLMError, SessionError
 from llm_jupyter.magics.args import COMPLETION, OF_A_CONVERSATION, OPTIONS, late_option, parse
@@ -14,12 +15,21 @@ from llm_jupyter.magics.kernel import KernelServices
 from llm_jupyter.magics.prompting import Prompted, prompted
 from llm_jupyter.magics.render import UPDATE_INTERVAL, AnswerView
 from llm_jupyter.magics.text import say
+from llm_jupyter.portable import AGAIN, digest_of
 from llm_jupyter.sessions import Answering, LLMSession
+from llm_jupyter.sessions.answering import TOO_EARLY
 from llm_jupyter.sessions.progress import Progress
 from llm_jupyter.types import FinishReason, GenerationOptions, LLMResponse
 
 READ_INTERVAL = 0.06
 """Seconds that the socket is left unread at a time once the answer comes: as often as a page is updated."""
+
+KEPT = "stopped; what had arrived is kept"
+
+ONCE = "once"
+"""What stands for a conversation where the cell of a question without memory is asked for: what a conversation is told
+once is not told to it.
+"""
 
 MEANT_ONCE = ("system", "no_history")
 """Options of a conversation that `%%llm` understands, or that say what it is anyway."""
@@ -29,7 +39,7 @@ def chat(kernel: KernelServices, line: str, cell: str | None) -> None:
     """`%chat` with its prompt in the line, `%%chat` with its prompt in the cell."""
     magic = "%chat" if cell is None else "%%chat"
     values, text = _prompt(line, cell, OPTIONS, magic)
-    values["late"] = late_option(text) if cell is None else None
+    values |= {"typed": text, "late": late_option(text) if cell is None else None}
     session = _session(kernel, values)
     answering = _asked(kernel, session, values, prompted(kernel, text, values))
     if values.get("dry_run"):
@@ -62,8 +72,8 @@ def _asked(kernel: KernelServices, session: LLMSession, values: Mapping[str, Any
     choice, options, system = resolved_choice(kernel, values), generation_options(values), values.get("system")
     if values.get("no_history"):
         answering = session.ask_once(
-            prompt.message, choice=choice, wanted=values.get("model"), options=options, system=system,
-            read_interval=READ_INTERVAL,
+            prompt.message, place=kernel.place(ONCE, asks=False), choice=choice, wanted=values.get("model"),
+            options=options, system=system, read_interval=READ_INTERVAL,
         )  # fmt: skip
     else:
         is_dry, is_private = values.get("dry_run", False), values.get("private", False)
@@ -85,13 +95,15 @@ def llm_cell(kernel: KernelServices, line: str, cell: str) -> None:
         raise InvalidInputError(
             f"%%llm has no memory, so --{given.replace('_', '-')} means nothing to it", next_step="Use %%chat."
         )
+    values["typed"] = text
     completion = values.get("completion", False)
     if completion and values.get("system"):
         raise InvalidInputError("%%llm: --completion continues raw text, and knows no --system")
     prompt = prompted(kernel, text, {"raw": True, **values} if completion else values)
     answering = kernel.session().ask_once(
-        prompt.message, choice=resolved_choice(kernel, values), wanted=values.get("model"),
-        options=generation_options(values), system=values.get("system"), read_interval=READ_INTERVAL, completion=completion,
+        prompt.message, place=kernel.place(ONCE, asks=False), choice=resolved_choice(kernel, values),
+        wanted=values.get("model"), options=generation_options(values), system=values.get("system"),
+        read_interval=READ_INTERVAL, completion=completion,
     )  # fmt: skip
     answering.notes += prompt.notes
     show_answer(kernel, answering, values)
@@ -124,8 +136,7 @@ def show_answer(kernel: KernelServices, answering: Answering, values: Mapping[st
                 raise AnswerInterrupted("stopped from elsewhere")
         except (KeyboardInterrupt, AnswerInterrupted):
             progress.hear(feed.take())
-            _keep_interrupted(kernel, answering, view, progress, values)
-            raise AnswerInterrupted("stopped; what had arrived is kept") from None
+            raise AnswerInterrupted(_keep_interrupted(kernel, answering, view, progress, values)) from None
         except LLMError:
             view.fail(progress.text, progress.thinking, "the answer broke off" if progress.text else "no answer")
             raise
@@ -136,12 +147,14 @@ def show_answer(kernel: KernelServices, answering: Answering, values: Mapping[st
 
 def _keep_interrupted(
     kernel: KernelServices, answering: Answering, view: AnswerView, progress: Progress, values: Mapping[str, Any]
-) -> None:
-    response = answering.response
+) -> str:
+    """Show what had arrived of an answer that was stopped, if anything had; what is to be said of it."""
+    response, asked = answering.response, answering.asked
     if response is not None and (response.text or response.thinking):
         _finish(kernel, response, answering, view, progress, values)
-    else:
-        view.fail("", "", "interrupted before the first token")
+        return KEPT
+    view.fail("", "", TOO_EARLY)
+    return f"{TOO_EARLY}; the question does not count" if asked.joins and asked.again is None else TOO_EARLY
 
 
 def _finish(
@@ -152,11 +165,16 @@ def _finish(
     progress: Progress,
     values: Mapping[str, Any],
 ) -> None:
-    notes = _notes(kernel, response, answering, progress)
+    notes, marks = _notes(kernel, response, answering, progress), _marks(kernel, answering, values)
     if late := values.get("late"):
         notes.append(f"{late} came after the prompt's first word and was sent as part of it; options go first.")
+    if kernel.factory.cache.is_recording and response.finish_reason not in WHOLE and "private" not in marks:
+        after = " and what is asked after it" if answering.asked.joins else ""
+        notes.append(
+            f"Only whole answers are recorded: a replay misses this one{after}. Run its cell again before going on."
+        )
     kernel.last = response
-    view.finish(response, _marks(kernel, answering, values), notes)
+    view.finish(response, marks, notes)
     if name := values.get("output"):
         kernel.shell.user_ns[name] = response
 
@@ -166,13 +184,14 @@ def _marks(kernel: KernelServices, answering: Answering, values: Mapping[str, An
     turn = answering.turn
     if values.get("private") or answering.session.is_private:
         return {"private": True}  # so that nobody takes it up from the file either
+    marks: dict[str, Any] = {"asked": AGAIN if answering.asked.again is not None else digest_of(values["typed"])}
     if turn is None or not answering.session.is_kept:
-        return {}
-    marks: dict[str, Any] = {"session": turn.session, "turn": turn.id}
+        return marks
+    marks |= {"session": turn.session, "turn": turn.id}
     if turn.filled:
         marks["filled"] = [value.name for value in turn.filled]
     is_to_be_saved = values.get("save_prompt") or kernel.factory.settings.session.save_prompt
-    if turn.template is not None and (is_to_be_saved or not turn.filled):
+    if is_to_be_saved or (turn.template is not None and not turn.filled):
         marks["prompt"] = turn.prompt.content
     return marks
 
@@ -205,7 +224,7 @@ def _notes(kernel: KernelServices, response: LLMResponse, answering: Answering, 
     once = []
     if trouble := kernel.factory.store.trouble:
         once.append(f"This conversation is kept in memory only: {trouble}. %llm doctor tells more.")
-    if kernel.factory.cache.mode != "record":  # what is recorded here has to look the same elsewhere
+    if not kernel.factory.cache.is_recording:  # what is recorded here has to look the same elsewhere
         once += _about_the_model(response, answering, progress)
     for line in once:
         if line not in kernel.said:
@@ -226,9 +245,9 @@ def _about_the_model(response: LLMResponse, answering: Answering, progress: Prog
 
 def resolved_choice(kernel: KernelServices, values: Mapping[str, Any]) -> Choice | None:
     """The model of `-m`, found before anything is asked."""
-    if "model" not in values or kernel.factory.cache.mode == "replay":  # where nobody is asked anything
+    if "model" not in values or kernel.factory.cache.is_replaying:  # where nobody is asked anything
         return None
-    return kernel.factory.portal.run(kernel.factory.providers.resolve(values["model"]))
+    return kernel.factory.portal.run(kernel.factory.providers.resolve(values["model"], named=True))
 
 
 def _prompt(line: str, cell: str | None, options: Any, magic: str) -> tuple[dict[str, Any], str]:

@@ -10,16 +10,17 @@ from contextlib import closing
 from typing import IO, Any, Protocol
 
 from llm_jupyter.comparison import Comparison, Contender, beats, contenders_of
-from llm_jupyter.comparison.comparing import PLACE, progress
+from llm_jupyter.comparison.comparing import PLACE
 from llm_jupyter.comparison.page import growing, page
-from llm_jupyter.comparison.plain import answers, plain
+from llm_jupyter.comparison.plain import answers, plain, progress
 from llm_jupyter.errors import AnswerInterrupted, InvalidInputError
 from llm_jupyter.magics.args import COMPARED, OF_A_CONTENDER, parse
-from llm_jupyter.magics.chat import generation_options
+from llm_jupyter.magics.chat import KEPT, generation_options
 from llm_jupyter.magics.kernel import KernelServices
 from llm_jupyter.magics.output import ReplacedOutput
 from llm_jupyter.magics.prompting import prompted
 from llm_jupyter.magics.render import FIRST_NOTICE, UPDATE_INTERVAL, Budget, OverwrittenLine
+from llm_jupyter.sessions.answering import TOO_EARLY
 
 EXAMPLE = (
     '%%compare -m embedded -m ollama/qwen3:4b, or one model under two settings: -m "embedded -t 0" -m "embedded -t 1"'
@@ -68,7 +69,8 @@ def _watch(kernel: KernelServices, comparison: Comparison, view: View, notes: Se
         comparison.was_stopped = True
     view.finish(comparison, notes)
     if comparison.was_stopped:
-        raise AnswerInterrupted("stopped; what had arrived is kept")
+        has_any = any(lane.text or lane.thinking for lane in comparison.progress)
+        raise AnswerInterrupted(KEPT if has_any else TOO_EARLY)
 
 
 def _asked(line: str, cell: str) -> tuple[dict[str, Any], str]:
@@ -99,8 +101,7 @@ def _contender(value: str) -> Contender:
 def _view(kernel: KernelServices, *, quiet: bool) -> View:
     if quiet:
         return SilentView()
-    comes_at_once = kernel.factory.cache.mode == "replay" and not kernel.factory.cache.pace
-    live = kernel.display_setting("stream") == "live" and not comes_at_once
+    live = kernel.display_setting("stream") == "live" and not kernel.factory.cache.comes_at_once
     return NotebookView(kernel.shell.display_pub.publish, live=live) if kernel.in_notebook else TerminalView(live=live)
 
 

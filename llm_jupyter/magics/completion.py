@@ -25,7 +25,7 @@ VERBS: dict[str, tuple[str, ...]] = {
 
 _OF_AGAIN = [option for option in OPTIONS if option.name not in (*OF_A_CONVERSATION, "raw")]
 FLAGS: dict[str, tuple[str, ...]] = {
-    "history": ("-n", "--search"), "purge": ("--older", "--yes"), "session": ("-n", "--yes"), "models": ("--remote",),
+    "history": ("-n", "--search"), "purge": ("--older", "--yes"), "session": ("-n", "--new", "--yes"), "models": ("--remote",),
     "use": ("--default",), "rm": ("--yes",), "last": ("-o", "--output"), "doctor": ("--live", "--remote"),
     "events": ("-n",), "dash": ("-o", "--output"), "config": ("--all",), "again": tuple(flag for option in _OF_AGAIN for flag in option.flags),
 }  # fmt: skip

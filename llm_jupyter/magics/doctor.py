@@ -51,13 +51,12 @@ def set_config(kernel: KernelServices, line: str) -> None:
     file = home_folder() / FILE_NAME
     match words:
         case ["set", key, value]:
-            set_value(file, key, value)
-            said = f"{key} is set in {file}"
+            change = set_value(file, key, value, kernel.overrides())
         case ["unset", key]:
-            said = f"{key} is taken out of {file}" if unset(file, key) else f"{key} is not in {file}"
+            change = unset(file, key, kernel.overrides())
         case _:
             raise InvalidInputError(
                 "%llm config takes set KEY VALUE or unset KEY",
                 next_step="As in: %llm config set default_model ollama/qwen3",
             )
-    say([f"{said}. A kernel that runs reads it after its restart."])
+    say([change.in_a_kernel])

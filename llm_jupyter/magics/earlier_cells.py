@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from llm_jupyter.filling.cutting import cut
+from llm_jupyter.filling.steady import steady
 from llm_jupyter.magics.kernel import KernelServices
+from llm_jupyter.magics.transform import MAGICS
 
 SHORT = 500
 """Characters of a result that are still shown; a longer one is cut."""
@@ -19,23 +20,31 @@ BYTES_PER_TOKEN = 3
 MOST_NAMES = 3
 """Cells that are named one by one where it is said which were added."""
 
-_OURS = re.compile(r"(?:^|=)[ \t]*%%?(?:chat|llm)\b", re.MULTILINE)
+LONGEST_TITLE = 40
+
+_OURS = re.compile(rf"(?:^|=)[ \t]*%%?(?:{'|'.join({*MAGICS['line'], *MAGICS['cell']})})\b", re.MULTILINE)
 _LOADING = re.compile(r"^[ \t]*%(?:re)?load_ext[ \t]+llm_jupyter[ \t]*(?:\n|\Z)", re.MULTILINE)
+_LOADED = re.compile(r"The llm_jupyter extension is already loaded\..*\n.*\n?")
+"""What IPython says when such a cell runs again; the first time it says nothing."""
+
 _BACKTICKS = re.compile("`{3,}")
 
 
 @dataclass(frozen=True, slots=True)
 class CellBefore:
-    """A cell that ran: its number, its source, and what it gave."""
+    """A cell that ran: its source, and what it gave.
 
-    number: int
+    Nothing tells under which number it ran. That differs from run to run, and the question shall not.
+    """
+
     source: str
     result: str
 
     @property
-    def name(self) -> str:
-        """As people know it."""
-        return f"In [{self.number}]"
+    def title(self) -> str:
+        """How people find it: by its first line."""
+        line = self.source.partition("\n")[0]
+        return f'"{line if len(line) <= LONGEST_TITLE else line[: LONGEST_TITLE - 1] + "…"}"'
 
     @property
     def length(self) -> int:
@@ -49,8 +58,8 @@ class CellBefore:
 
     def text(self) -> str:
         """As a model reads it."""
-        result = f"\nOut [{self.number}]:\n{_fenced(self.result)}\n" if self.result else ""
-        return f"In [{self.number}]:\n{_fenced(self.source, 'python')}\n{result}"
+        result = f"\nIt gave:\n{_fenced(self.result)}\n" if self.result else ""
+        return f"{_fenced(self.source, 'python')}\n{result}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +80,10 @@ class CellsBefore:
         if not self.cells:
             return "No cells were added: none that counts ran before this one."
         if len(self.cells) <= MOST_NAMES:
-            added = ", ".join(f"{cell.name} ({cell.size})" for cell in self.cells)
+            added = ", ".join(f"{cell.title} ({cell.size})" for cell in self.cells)
         else:
             size = _characters(sum(cell.length for cell in self.cells))
-            added = f"{len(self.cells)} cells, {self.cells[0].name} to {self.cells[-1].name} ({size})"
+            added = f"{len(self.cells)} cells, {self.cells[0].title} to {self.cells[-1].title} ({size})"
         return f"Added: {added}." + (
             f" For want of room without {self.left_out} before these." if self.left_out else ""
         )
@@ -90,7 +99,7 @@ def cells_before(kernel: KernelServices, which: str, budget: int) -> CellsBefore
     found: list[CellBefore] = []
     left = budget * BYTES_PER_TOKEN
     for number, source in wanted:
-        cell = CellBefore(number, source if found else cut(source, left), _result(kernel, number))
+        cell = CellBefore(source if found else cut(source, left), _result(kernel, number))
         left -= len(cell.text().encode(errors="replace"))
         if left < 0 and found:
             break
@@ -106,16 +115,20 @@ def _ran(kernel: KernelServices, is_above: bool) -> Iterator[tuple[int, str]]:
     """Numbers and sources, the latest first, of a cell that ran several times only the last run.
 
     Cells with our own magics are the conversation. One that was deleted or, where only those above are wanted, stands
-    below in the saved notebook is left out; where nobody tells of cells, each counts.
+    below in the saved notebook is left out; where nobody tells of cells, each counts. What ran before the extension was
+    loaded has no known cell: it is one that ran again if that has the same source.
     """
     sources: Sequence[str] = kernel.shell.history_manager.input_hist_raw if kernel.shell.history_manager else ()
     runs = kernel.runs
     now = runs.number if runs.number is not None else len(sources) - 1
     here = runs.cells.get(now)
+    again: set[str] = set()
     passed = {*runs.gone, *([here] if here is not None else []), *(_below(kernel, here) if is_above else ())}
     for number in range(min(len(sources), now) - 1, 0, -1):
         cell, source = runs.cells.get(number), _LOADING.sub("", sources[number]).strip()
-        if cell is not None and cell in passed:
+        if cell is not None:
+            again.add(source)
+        if cell in passed or (cell is None and source in again):
             continue
         if cell is not None:
             passed.add(cell)
@@ -132,29 +145,9 @@ def _below(kernel: KernelServices, here: str | None) -> Sequence[str]:
 
 
 def _result(kernel: KernelServices, number: int) -> str:
-    """What a cell printed and showed, or how it failed, in short."""
-    history: Any = kernel.shell.history_manager
-    pieces = [_shown(output) for output in getattr(history, "outputs", {}).get(number, ())]
-    if not any(pieces) and number in (results := kernel.shell.user_ns.get("Out", {})):
-        pieces = [_repr(results[number])]  # IPython 8 keeps nothing else
-    if (error := getattr(history, "exceptions", {}).get(number)) is not None:
-        pieces.append(f"It raised {error.get('ename')}: {error.get('evalue')}")
-    text = "\n".join(piece.strip("\n") for piece in pieces if piece.strip())
+    """What a cell gave, in short, and the same in every run of the same cells."""
+    text = steady(_LOADED.sub("", kernel.results.text(number)))
     return text if len(text) <= SHORT else f"{text[:SHORT]}… ({_characters(len(text))} in all)"
-
-
-def _shown(output: Any) -> str:
-    """One output that IPython has kept; what was written to stderr is mostly noise."""
-    if output.output_type == "out_stream":
-        return "".join(output.bundle.get("stream", ()))
-    return str(output.bundle.get("text/plain", "")) if output.output_type != "err_stream" else ""
-
-
-def _repr(value: object) -> str:
-    try:
-        return repr(value)
-    except Exception as error:  # whatever the value's own code raises
-        return f"(its repr raised {type(error).__name__})"
 
 
 def _fenced(text: str, language: str = "") -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from llm_jupyter.errors import InvalidInputError
-from llm_jupyter.events.wording import fields, moment
+from llm_jupyter.events.wording import fields, kind, moment
 from llm_jupyter.magics.kernel import KernelServices
 from llm_jupyter.magics.text import say
 
@@ -18,8 +18,8 @@ def events(kernel: KernelServices, line: str) -> None:
     if not shown:
         say(["Nothing has happened yet."])
         return
-    width = max(len(type(event).__name__) for event in shown)
-    lines = [f"{moment(event.timestamp)}  {type(event).__name__:<{width}}  {fields(event)}".rstrip() for event in shown]
+    width = max(len(kind(event)) for event in shown)
+    lines = [f"{moment(event.timestamp)}  {kind(event):<{width}}  {fields(event)}".rstrip() for event in shown]
     if len(happened) > len(shown):
         lines.append(f"{len(happened) - len(shown)} earlier ones: %llm events -n {len(happened)}")
     say(lines)

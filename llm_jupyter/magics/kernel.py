@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import builtins
 import keyword
 import os
 import re
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llm_jupyter.here import COMPARISONS
+from llm_jupyter.magics.results import CellResults
 from llm_jupyter.magics.runs import RunLog
 
 if TYPE_CHECKING:
@@ -44,7 +46,10 @@ class KernelServices:
         """Lines that are to be said once in a session, and were."""
         self.last: LLMResponse | None = None
         """The answer that came last, in whatever conversation."""
+        self.is_running = False
+        """Whether a cell runs."""
         self.runs = RunLog()
+        self.results = CellResults(shell)
         self.comparisons: tuple[Comparison, ...] = ()
         """The last comparisons, the newest at the end."""
         self._shown: list[tuple[str, object, Closable]] = []
@@ -93,30 +98,54 @@ class KernelServices:
     def comparison(self, made: Comparison) -> None:
         self.comparisons = (*self.comparisons, made)[-COMPARISONS:]
 
-    def keep(self, name: str, value: object) -> None:
-        """Let a variable of the notebook hold it. Raises `InvalidInputError` for what is no name."""
+    def keep(self, name: str, value: object) -> str:
+        """Let a variable of the notebook hold it, and return the type of what it held before, empty where that was nothing.
+
+        Raises `InvalidInputError` for what is no name, and for one that has its meaning in every notebook.
+        """
         from llm_jupyter.errors import InvalidInputError
 
         if not name.isidentifier() or keyword.iskeyword(name):
             raise InvalidInputError(f"{name[:40]!r} is no name for a variable", next_step="Take letters, digits and _.")
+        if name.startswith("_") or name in self.shell.user_ns_hidden or hasattr(builtins, name):
+            raise InvalidInputError(f"{name[:40]!r} belongs to Python or IPython", next_step="Take another name.")
+        before = self.shell.user_ns.get(name, value)
         self.shell.user_ns[name] = value
+        return "" if before is value else type(before).__name__
 
     # -- the cell that runs now
 
+    def loaded(self) -> None:
+        """The magics are there: a cell that loads them belongs to its run of cells like any other."""
+        if self._request()[0].get("msg_type") == "execute_request":  # else it was the kernel's own configuration
+            self._begin(self._history_length() - 1)  # the cell stands there already
+
     def cell_begins(self, info: object) -> None:
         """IPython's `pre_run_cell`."""
+        number = self._history_length()  # the counter of IPython 9 is one ahead here
+        self._begin(number)
+        if getattr(info, "store_history", True):  # else it has no number of its own
+            self.results.begin(number)
+
+    def _history_length(self) -> int:
+        history = self.shell.history_manager
+        return len(history.input_hist_raw) if history is not None else 0
+
+    def _begin(self, number: int) -> None:
+        self.is_running = True
         header, metadata = self._request()
         told = metadata.get("deletedCells")
         deleted = [cell for cell in told if isinstance(cell, str)] if isinstance(told, list) else []
         sent = date.timestamp() if isinstance(date := header.get("date"), datetime) else None
-        history = self.shell.history_manager
-        number = len(history.input_hist_raw) if history is not None else 0  # the counter of IPython 9 is one ahead here
         self._close_earlier(deleted)
         self.runs.begin(_cell_id(metadata), header.get("session"), sent, time.time(), deleted, number)
 
     def cell_ends(self, result: object) -> None:
         """IPython's `post_run_cell`."""
+        self.is_running = False
         self.runs.end(time.time())
+        if self._factory is not None:
+            self._factory.sessions.hear(self.runs.news)
 
     # -- what is shown in cells
 
@@ -143,7 +172,8 @@ class KernelServices:
     def place(self, session: str, *, asks: bool = True) -> CellPlace:
         """The cell that asks now in that session, as far as the front end tells; or that only would."""
         header, metadata = self._request()
-        return self.runs.place(_cell_id(metadata), header.get("msg_id"), session, asks=asks)
+        is_beside = session != self.factory.sessions.current.id
+        return self.runs.place(_cell_id(metadata), header.get("msg_id"), session, asks=asks, is_beside=is_beside)
 
     def _request(self) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
         """Header and metadata of the request that runs now; empty outside a notebook."""
@@ -186,9 +216,8 @@ class KernelServices:
 
         if quiet:
             return SilentView()
-        cache, footer = self.factory.cache, self.display_setting("footer") == "on"
-        comes_at_once = cache.mode == "replay" and not cache.pace
-        live = self.display_setting("stream") == "live" and not comes_at_once
+        footer = self.display_setting("footer") == "on"
+        live = self.display_setting("stream") == "live" and not self.factory.cache.comes_at_once
         if not self.in_notebook:
             return TerminalView(label=label, live=live, footer=footer)
         full = self.display_setting("metadata") == "full"
@@ -210,6 +239,13 @@ class KernelServices:
             raise InvalidInputError(
                 "nobody can be asked here", next_step="Add --yes to do it without asking."
             ) from None
+
+    def timeout_changed(self) -> None:
+        """`%config LLMMagics.timeout = ...` in mid-session: it holds from the next question on. Raises `ConfigurationError`."""
+        if self._factory is not None:
+            from llm_jupyter.settings import load_settings
+
+            self._factory.sessions.current.services.timeout = load_settings(self.overrides()).timeout
 
     def default_model_changed(self, model: str) -> None:
         """`%config LLMMagics.default_model = ...` in mid-session: the next question asks that model."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from llm_jupyter.choice import Shelf
 from llm_jupyter.errors import ForeignServerError, InvalidInputError, SessionError
+from llm_jupyter.factory import LLMFactory
 from llm_jupyter.magics import dash, doctor, events, history, hosts, models, offline, providers, sessions
 from llm_jupyter.magics.args import OF_A_CONVERSATION, OPTIONS, Option, parse
 from llm_jupyter.magics.config import config
@@ -48,7 +49,7 @@ def _look(kernel: KernelServices) -> None:
     answered = record.turns if record is not None else 0
     lines.append(f"The conversation has {answered} turn{'' if answered == 1 else 's'}.")
     lines.append("")
-    rows = [_provider_row(shelf) for shelf in shelves if not shelf.is_absent]
+    rows = [_provider_row(factory, shelf) for shelf in shelves if not shelf.is_absent]
     rows += [
         (r.name, r.kind, "remote", "not asked before %llm use or -m", r.source)
         for r in factory.registry.recipes()
@@ -61,10 +62,12 @@ def _look(kernel: KernelServices) -> None:
     say(lines)
 
 
-def _provider_row(shelf: Shelf) -> tuple[str, ...]:
+def _provider_row(factory: LLMFactory, shelf: Shelf) -> tuple[str, ...]:
     recipe = shelf.recipe
     if isinstance(shelf.error, ForeignServerError):
         state = shelf.error.what
+    elif shelf.error is not None and factory.serving.starts(recipe.name, recipe.base_url):
+        state = "its host starts with the question"
     elif shelf.error is not None:
         state = shortened(f"down: {shelf.error.what}")
     else:
@@ -89,6 +92,7 @@ def _again(kernel: KernelServices, line: str) -> None:
         )
     session = kernel.session()
     answering = session.ask_again(
+        place=kernel.place(session.id, asks=False),
         choice=resolved_choice(kernel, values),
         wanted=values.get("model"),
         options=generation_options(values),

@@ -13,6 +13,7 @@ from llm_jupyter.download import Download
 from llm_jupyter.errors import AnswerInterrupted, InvalidInputError, LLMError
 from llm_jupyter.magics.kernel import KernelServices
 from llm_jupyter.magics.text import say, size, table, window
+from llm_jupyter.overview import trouble
 from llm_jupyter.types import LLMModelInfo, PullProgress
 from llm_jupyter.wording import abilities, answers_now, waited
 
@@ -30,8 +31,8 @@ def models(kernel: KernelServices, line: str) -> None:
     rows: list[tuple[str, ...]] = []
     down: list[str] = []
     for shelf in factory.portal.run(factory.providers.catalogue(remote=bool(line))):
-        if trouble := shelf.trouble:
-            down.append(trouble)
+        if told := trouble(factory, shelf):
+            down.append(told)
         rows += [_row(model) for model in shelf.models]
     lines = table(("model", "where", "size", "fits", "loaded", "window", "quant", "can also"), rows, right="size")
     remote = [r.name for r in factory.registry.recipes() if not r.is_local and r.enabled]
@@ -87,7 +88,7 @@ def use(kernel: KernelServices, line: str) -> None:
             "%llm use: which model?", next_step="%llm models lists them; then %llm use PROVIDER/MODEL."
         )
     factory = kernel.factory
-    if factory.cache.mode == "replay" and not keep:
+    if factory.cache.is_replaying and not keep:
         kernel.session().wish(name)
         known = factory.portal.run(factory.cache.recorded_by(name))
         say([answers_now(known.full_name, known.is_local) if known else f"No answer by {name} is in a recording here."])
@@ -104,7 +105,9 @@ def use(kernel: KernelServices, line: str) -> None:
 
         write_default_model(factory.settings.file, choice.full_name)
         factory.providers.default_model = choice.full_name
-        said.append(f"It is default_model in {factory.settings.file} too.")
+        above = factory.settings.provenance.overruling(("default_model",))
+        but = f", but {above.origin(('default_model',))} overrules that after a restart" if above else ""
+        said.append(f"It is default_model in {factory.settings.file} too{but}.")
     say(said)
 
 
@@ -128,7 +131,7 @@ def remove(kernel: KernelServices, line: str) -> None:
     if not name:
         raise InvalidInputError("%llm rm: which model?", next_step="%llm models lists them.")
     factory = kernel.factory
-    choice = factory.portal.run(factory.providers.resolve(name))
+    choice = factory.portal.run(factory.providers.resolve(name, named=True))
     if not sure and not kernel.asks(f"Delete {choice.full_name} from disk? [y/N] "):
         say([f"{choice.full_name} was kept."])
         return
@@ -205,8 +208,9 @@ class _Reports:
 def _named_or_current(kernel: KernelServices, line: str, command: str) -> Choice:
     factory = kernel.factory
     if name := _one_word(line, command):
-        return factory.portal.run(factory.providers.resolve(name))
-    return factory.sessions.current.choice or factory.portal.run(factory.providers.choose(announce=False))
+        return factory.portal.run(factory.providers.resolve(name, named=True))
+    choice, providers = factory.sessions.current.choice, factory.providers
+    return factory.portal.run(providers.choose(announce=False) if choice is None else providers.seen(choice))
 
 
 def _with_switch(line: str, command: str, switch: str) -> tuple[str, bool]:

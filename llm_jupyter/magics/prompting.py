@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import FrameType
 from typing import Any
+
+from IPython.core.interactiveshell import InteractiveShell
 
 from llm_jupyter.filling import fill, filled_line
 from llm_jupyter.magics.earlier_cells import cells_before
@@ -44,15 +48,31 @@ def prompted(kernel: KernelServices, text: str, values: Mapping[str, Any]) -> Pr
     if (which := values.get("context", "none")) not in ("none", "0"):
         cells = cells_before(kernel, which, CELLS_BUDGET)
         whole = cells.text() + whole
-        filled += tuple(Filled(cell.name, cell.size) for cell in cells.cells)
+        filled += tuple(Filled(f"cell {number}", cell.size) for number, cell in enumerate(cells.cells, 1))
         notes.append(cells.line())
     return Prompted(Message.user(whole, images), text if whole != text else None, filled, notes)
 
 
 def _names(kernel: KernelServices) -> dict[str, Any]:
-    """The person's variables."""
-    names, hidden = dict(kernel.shell.user_ns), kernel.shell.user_ns_hidden
-    return {
-        name: value for name, value in names.items()
+    """The person's variables, those of the function that asks before those of the notebook."""
+    everywhere, hidden = kernel.shell.user_ns, kernel.shell.user_ns_hidden
+    names = {
+        name: value for name, value in dict(everywhere).items()
         if not (IPYTHONS.fullmatch(name) and hidden.get(name) is value)
     }  # fmt: skip
+    local = _callers_names()
+    return names if local is everywhere else {**names, **local}
+
+
+def _callers_names() -> Mapping[str, Any]:
+    """The variables where a magic is called. IPython itself hands them to line magics alone, so they are looked for."""
+    frame: FrameType | None = sys._getframe()
+    while frame is not None and not _is_ipythons(frame):
+        frame = frame.f_back
+    while frame is not None and _is_ipythons(frame):
+        frame = frame.f_back
+    return frame.f_locals if frame is not None else {}
+
+
+def _is_ipythons(frame: FrameType) -> bool:
+    return frame.f_globals.get("__name__") == InteractiveShell.__module__

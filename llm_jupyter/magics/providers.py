@@ -7,7 +7,7 @@ import time
 from llm_jupyter.errors import InvalidInputError
 from llm_jupyter.magics.kernel import KernelServices
 from llm_jupyter.magics.text import say, table
-from llm_jupyter.overview import ProviderView, views
+from llm_jupyter.overview import OFF, ProviderView, chosen_but, hindrance, views, way_back
 from llm_jupyter.wording import duration, shortened
 
 
@@ -19,7 +19,7 @@ def status(kernel: KernelServices, line: str) -> None:
     found, absent = views(factory, factory.portal.run(factory.providers.catalogue()))
     lines = table(
         ("provider", "where", "state", "since", "latency", "models", "reason"),
-        [_row(one) for one in found],
+        [_row(one, _reason(kernel, one)) for one in found],
         right="latency",
     )
     if absent:
@@ -27,11 +27,21 @@ def status(kernel: KernelServices, line: str) -> None:
     say(lines)
 
 
-def _row(view: ProviderView) -> tuple[str, ...]:
+def _reason(kernel: KernelServices, view: ProviderView) -> str:
+    """Why a provider is as it is, and what that means for the conversation where it holds the chosen model."""
+    choice, name = kernel.factory.sessions.current.choice, view.recipe.name
+    hindered = hindrance(kernel.factory, view.recipe)
+    if choice is None or choice.provider.name != name or not hindered:
+        return view.reason
+    told = way_back(view.recipe) if hindered == OFF else view.reason
+    return f"{chosen_but(choice.model, hindered)}: {told}"
+
+
+def _row(view: ProviderView, reason: str) -> tuple[str, ...]:
     since = duration(max(0.0, time.time() - view.since)) if view.since is not None else ""
     models = str(len(view.models)) if view.models is not None else ""
     latency = "" if view.latency is None else _milliseconds(view.latency)
-    return view.recipe.name, view.where, view.state, since, latency, models, shortened(view.reason, 70)
+    return view.recipe.name, view.where, view.state, since, latency, models, shortened(reason, 70)
 
 
 def _milliseconds(seconds: float) -> str:
@@ -50,7 +60,7 @@ def providers(kernel: KernelServices, line: str) -> None:
             "local" if recipe.is_local else "remote",
             "yes" if recipe.enabled else "no",
             str(recipe.priority),
-            recipe.base_url or "",
+            recipe.address,
             recipe.source if recipe.enabled or not recipe.reason else recipe.reason,
         )
         for recipe in registry.listed()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from llm_jupyter.errors import InvalidInputError, SessionError
-from llm_jupyter.magics.args import COUNT, OLDER, YES, parse
+from llm_jupyter.magics.args import COUNT, NEW, OLDER, YES, Option, parse
 from llm_jupyter.magics.kernel import KernelServices
 from llm_jupyter.magics.text import duration, say, shortened, table
 from llm_jupyter.portable import conversation_of, export, file_name, from_json
@@ -56,7 +56,9 @@ def _show(kernel: KernelServices) -> None:
     ]
     lines = [f"{name:<13} {value}" for name, value in rows if value]
     if sessions.is_private:
-        lines.append("It is private; %llm private off goes back to the one that is stored.")
+        lock = _lock_on_private(kernel)
+        back = f"that is {lock}" if lock else "%llm private off goes back to the one that is stored"
+        lines.append(f"It is private; {back}.")
     elif not current.is_kept:
         lines.append("The store cannot be used; %llm doctor tells why.")
     say(lines)
@@ -91,11 +93,17 @@ def _row(record: SessionRecord, *, is_current: bool) -> tuple[str, ...]:
     seconds = max(0.0, time.time() - record.updated)
     used = f"{duration(seconds)} ago" if seconds >= 60 else "just now"
     notebook = Path(record.notebook).name if record.notebook else ""
-    return "→" if is_current else "", record.id, record.name or "", str(record.turns), used, notebook
+    name = record.name or ("" if notebook else record.quoted)
+    return "→" if is_current else "", record.id, name, str(record.turns), used, notebook
 
 
 def _use(kernel: KernelServices, line: str) -> None:
-    used = kernel.factory.sessions.use(_one_name(line, "use"))
+    values, name = _with_flag(line, NEW, "%llm session use")
+    sessions, name = kernel.factory.sessions, _one_name(name, "use")
+    if values.get("new") and sessions.store.named(name) is None and sessions.store.session(name) is None:
+        _new(kernel, name)
+        return
+    used = sessions.use(name)
     _say_notices(kernel, otherwise=f"This is {used.name or used.id}.")
 
 
@@ -107,20 +115,21 @@ def _name(kernel: KernelServices, line: str) -> None:
 
 
 def _fork(kernel: KernelServices, line: str) -> None:
-    old, name = kernel.session(), _unquoted(line)
-    fork = kernel.factory.sessions.fork(name or None)
-    say([f"This is a copy, {fork.name or fork.id}; %llm session use {old.name or old.id} returns to the original."])
+    old, name, sessions = kernel.session(), _unquoted(line), kernel.factory.sessions
+    fork = sessions.fork(name or None)
+    original = sessions.one(old.id).title
+    say([f"This is {fork.name}, a copy of {original}; %llm session use {old.name or old.id} returns to that."])
 
 
-def _with_yes(line: str, command: str) -> tuple[dict[str, Any], str]:
-    """Options and the name; people also say at the end that they mean it."""
-    values, name = parse(line, [YES], command)
+def _with_flag(line: str, flag: Option, command: str) -> tuple[dict[str, Any], str]:
+    """Options and the name; people also put them at the end."""
+    values, name = parse(line, [flag], command)
     first, _, last = name.rpartition(" ")
-    return ({**values, "yes": True}, first.rstrip()) if first and last in YES.flags else (values, name)
+    return ({**values, flag.name: True}, first.rstrip()) if first and last in flag.flags else (values, name)
 
 
 def _delete(kernel: KernelServices, line: str) -> None:
-    values, name = _with_yes(line, "%llm session delete")
+    values, name = _with_flag(line, YES, "%llm session delete")
     record = kernel.factory.sessions.one(_one_name(name, "delete"))
     is_current = record.id == kernel.session().id
     what = f"{record.name or record.id} with its {_count(record.turns, 'turn')}"
@@ -132,7 +141,7 @@ def _delete(kernel: KernelServices, line: str) -> None:
 
 
 def _export(kernel: KernelServices, line: str) -> None:
-    values, name = _with_yes(line, "%llm session export")
+    values, name = _with_flag(line, YES, "%llm session export")
     current = kernel.session()
     path = Path(_unquoted(name) or f"{file_name(current.name or 'conversation')}.md").expanduser()
 
@@ -229,17 +238,29 @@ def private(kernel: KernelServices, line: str) -> None:
             f"%llm private is on or off, not {line[:40]!r}", next_step="%%chat --private asks one question privately."
         )
     kernel.session()
-    sessions = kernel.factory.sessions
+    sessions, lock = kernel.factory.sessions, _lock_on_private(kernel)
     was_private = sessions.is_private
+    if line and lock and (line == "on") != was_private:
+        raise InvalidInputError(
+            f"session.private cannot be changed: it is {lock}",
+            next_step="Whoever looks after this machine can change it there.",
+        )
     if line:
         sessions.private(line == "on")
     if sessions.is_private:
-        say(["Nothing that is asked from here on is stored; %llm private off goes back to the conversation that is."])
+        back = f"that is {lock}" if lock else "%llm private off goes back to the conversation that is"
+        say([f"Nothing that is asked from here on is stored; {back}."])
     elif was_private:
         say(["Conversations are stored again. What was asked privately is gone."])
         kernel.session()
     else:
         say(["Conversations are stored."])
+
+
+def _lock_on_private(kernel: KernelServices) -> str:
+    """Where it is locked whether conversations are private; empty where it is not."""
+    settings = kernel.factory.settings
+    return settings.origin("session.private") if settings.is_locked("session.private") else ""
 
 
 def purge(kernel: KernelServices, line: str) -> None:

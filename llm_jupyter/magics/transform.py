@@ -11,11 +11,14 @@ from __future__ import annotations
 import re
 from collections import deque
 
+MAGICS = {"line": ("chat", "llm"), "cell": ("chat", "compare", "llm")}
+"""The names of our magics."""
+
 _CELL = re.compile(
-    r"(?:[ \t]*\r?\n)*%%(?P<name>chat|compare|llm)(?:[ \t]+(?P<line>[^\r\n]*))?\r?\n(?P<body>.+)", re.DOTALL
+    rf"(?:[ \t]*\r?\n)*%%(?P<name>{'|'.join(MAGICS['cell'])})(?:[ \t]+(?P<line>[^\r\n]*))?\r?\n(?P<body>.+)", re.DOTALL
 )
 _LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
-_OURS = re.compile(r"(?P<indent>[ \t]*)%(?P<name>chat|llm)[ \t]+(?=\S)")
+_OURS = re.compile(rf"(?P<indent>[ \t]*)%(?P<name>{'|'.join(MAGICS['line'])})[ \t]+(?=\S)")
 _ODD_END = re.compile("[\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
 _QUOTE = re.compile(r"'''|\"\"\"|#|'(?:[^'\\\n]|\\.)*'|\"(?:[^\"\\\n]|\\.)*\"")
 

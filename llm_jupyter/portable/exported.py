@@ -25,7 +25,7 @@ class _Exported(msgspec.Struct, frozen=True, kw_only=True):
 
 def as_json(session: SessionRecord, turns: Sequence[TurnRecord]) -> bytes:
     """The conversation as UTF-8 JSON, without what holds only on this machine (kernel, path, process)."""
-    exported = msgspec.to_builtins(_Exported(session=_anywhere(session), turns=tuple(turns)))
+    exported = msgspec.to_builtins(_Exported(session=_anywhere(session), turns=_without_paths(turns)))
     try:
         return json.dumps(exported, ensure_ascii=False, indent=1).encode()
     except UnicodeEncodeError:  # half a character, as a text may hold that was cut
@@ -45,7 +45,7 @@ def from_json(content: bytes) -> tuple[SessionRecord, tuple[TurnRecord, ...]]:
         raise InvalidInputError(f"this exported conversation is damaged: {error}") from None
     if fault := _fault(exported):
         raise InvalidInputError(f"this exported conversation is damaged: {fault}")
-    return _anywhere(exported.session), exported.turns
+    return _anywhere(exported.session), _without_paths(exported.turns)
 
 
 def _expect_our_format(found: Any) -> None:
@@ -61,6 +61,10 @@ def _expect_our_format(found: Any) -> None:
 def _anywhere(session: SessionRecord) -> SessionRecord:
     """The session without what holds only on the machine and in the process where it was."""
     return msgspec.structs.replace(session, kernel=None, notebook=None, holder=None)
+
+
+def _without_paths(turns: Sequence[TurnRecord]) -> tuple[TurnRecord, ...]:
+    return tuple(msgspec.structs.replace(turn, notebook=None) for turn in turns)
 
 
 def _fault(exported: _Exported) -> str:

@@ -5,33 +5,19 @@ This is how a conversation goes on where there is no store of it: on another mac
 
 from __future__ import annotations
 
-import itertools
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, NamedTuple
 
 import msgspec
 
 from llm_jupyter.documents import METADATA_KEY, decoded, is_cell_id
 from llm_jupyter.errors import InvalidInputError
+from llm_jupyter.portable.questions import AGAIN, Asking, askings_of
 from llm_jupyter.types import FinishReason, LLMResponse, Timing, Usage
 
 EMPTY_ANSWER = "(The answer is empty.)"
 """What a notebook shows, as plain text, for an answer that says nothing."""
-
-SWITCHES = frozenset(
-    {"--think", "--no-think", "-q", "--quiet", "--no-history", "--raw", "--append", "--private", "--dry-run", "--save-prompt"}
-)  # fmt: skip
-"""The options of `%chat` that take no value; every other one does."""
-
-_CELL = re.compile(r"(?:[ \t]*\r?\n)*%%chat(?:[ \t]+([^\r\n]*))?\r?\n(.+)", re.DOTALL)
-_LINE = re.compile(r"^[ \t]*%(chat|llm)[ \t]+((?:[^\n]*\\\n(?!\Z))*[^\n]*)", re.MULTILINE)
-_FLAG = re.compile(r"(--?[A-Za-z][\w-]*)(?==|\s|$)")
-_VALUE = re.compile(r"(?:=|\s*)(?:\"((?:[^\"\\]|\\.)*)\"(?=\s|$)|'((?:[^'\\]|\\.)*)'(?=\s|$)|(\S*))")
-
-
-Kind = Literal["turn", "aside", "again", "quiet"]
 
 
 class RebuiltTurn(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,10 +37,14 @@ class RebuiltTurn(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Rebuilt(msgspec.Struct, frozen=True, kw_only=True):
-    """The conversation of a notebook: its turns in the document's order, and the questions that have no answer in it."""
+    """The conversation of a notebook: its turns in the document's order, and the questions that have no answer in it.
+
+    `lost` tells of answered turns whose questions do not stand in their cells: the source of the cell, for each of them.
+    """
 
     turns: tuple[RebuiltTurn, ...] = ()
     unanswered: tuple[RebuiltTurn, ...] = ()
+    lost: tuple[str, ...] = ()
 
     @property
     def incomplete(self) -> tuple[RebuiltTurn, ...]:
@@ -89,7 +79,9 @@ class _Notebook(msgspec.Struct, frozen=True):
 
 
 class _Saved(msgspec.Struct, frozen=True):
-    """What an answer's output says about it. `turn_id` is what `turn` was called before conversations were kept."""
+    """What an answer's output says about it. `asked` is what `digest_of` says of the prompt as it was typed, or `AGAIN`;
+    `turn_id` is what `turn` was called before conversations were kept.
+    """
 
     finish_reason: str
     model: str = ""
@@ -98,6 +90,7 @@ class _Saved(msgspec.Struct, frozen=True):
     session: str | None = None
     turn: str | None = None
     turn_id: str | None = None
+    asked: str | None = None
     filled: tuple[str, ...] = ()
     prompt: str | None = None
     private: bool = False
@@ -105,16 +98,17 @@ class _Saved(msgspec.Struct, frozen=True):
     usage: Usage = Usage()
     timing: Timing = Timing()
 
+    @property
+    def id(self) -> str | None:
+        return self.turn or self.turn_id
 
-class _Asking(msgspec.Struct, frozen=True):
-    """One place in a cell that asks: a turn of the conversation, one beside it, the last turn again, or one turn whose
-    answer is not shown. `conversation` is the name that it was asked under, `None` for the notebook's own.
-    """
 
-    kind: Kind
-    prompt: str = ""
-    system: str | None = None
-    conversation: str | None = None
+class _Lost(NamedTuple):
+    """An answered turn whose question was not found."""
+
+    turn: str
+    session: str | None
+    source: str
 
 
 def conversation_of(path: Path) -> Rebuilt:
@@ -127,60 +121,96 @@ def conversation_of(path: Path) -> Rebuilt:
         raise InvalidInputError(
             f"no notebook can be read from {path}", next_step="Give the path of a saved .ipynb file."
         )
-    cells = [(cell, list(_askings(_joined(cell.source)))) for cell in found[0].cells if cell.cell_type == "code"]
+    cells = [(cell, list(askings_of(_joined(cell.source)))) for cell in found[0].cells if cell.cell_type == "code"]
     names = [one.conversation for _, askings in cells for one in askings if one.kind in ("turn", "quiet")]
     name = None if None in names else next(iter(names), None)
     rebuilding = _Rebuilding()
     for cell, askings in cells:
         rebuilding.take(cell, [shown for one in askings if (shown := _as_of(name, one))])
-    return Rebuilt(turns=tuple(rebuilding.turns), unanswered=tuple(rebuilding.unanswered))
+    return rebuilding.result()
 
 
 class _Rebuilding:
     """Takes cell after cell."""
 
     def __init__(self) -> None:
-        self.turns: list[RebuiltTurn] = []
-        self.unanswered: list[RebuiltTurn] = []
+        self._turns: list[RebuiltTurn] = []
+        self._unanswered: list[RebuiltTurn] = []
+        self._lost: list[_Lost] = []
         self._positions: dict[str, int] = {}
 
-    def take(self, cell: _Cell, askings: Sequence[_Asking]) -> None:
-        """Bring together what a cell asks and what it shows, in order. A loop shows more than once what it asks."""
+    def result(self) -> Rebuilt:
+        """What was found."""
+        sessions = {turn.session for turn in self._turns}
+        lost = (
+            one.source for one in self._lost
+            if one.turn not in self._positions and (not sessions or one.session in sessions)
+        )  # fmt: skip
+        return Rebuilt(turns=tuple(self._turns), unanswered=tuple(self._unanswered), lost=tuple(lost))
+
+    def take(self, cell: _Cell, askings: Sequence[Asking]) -> None:
+        """Bring together what a cell asks and what it shows, in order. A loop shows more than once what it asks.
+
+        An answer that says what it was asked answers nothing else: the cell may have been edited since.
+        """
         shown = [asking for asking in askings if asking.kind != "quiet"]
-        answers = [(saved, _text(output)) for output in cell.outputs if (saved := _saved(output))]
         name = cell.id if is_cell_id(cell.id) else None
-        for asking, (saved, text) in zip(itertools.cycle(shown), answers, strict=False):
-            self._answered(asking, name, saved, text)
-        for asking in [*shown[len(answers) :], *(asking for asking in askings if asking.kind == "quiet")]:
+        answered: set[int] = set()
+        after = 0
+        for saved, text in _answers(cell):
+            places = (*range(after, len(shown)), *range(after))
+            place = next((place for place in places if saved.asked in (None, shown[place].asked)), None)
+            if place is None:
+                self._without_question(cell, saved, text)
+                continue
+            answered.add(place)
+            after = place + 1
+            self._answered(shown[place], name, saved, text)
+        left = [asking for place, asking in enumerate(shown) if place not in answered]
+        for asking in [*left, *(asking for asking in askings if asking.kind == "quiet")]:
             self._not_answered(asking, name)
 
-    def _answered(self, asking: _Asking, cell: str | None, saved: _Saved, text: str) -> None:
+    def _without_question(self, cell: _Cell, saved: _Saved, text: str) -> None:
+        """What was answered does not stand in the cell: it was edited since, or its code asked."""
+        if saved.id is None or saved.asked == AGAIN:
+            return
+        if saved.prompt is None:
+            self._lost.append(_Lost(saved.id, saved.session, _joined(cell.source)))
+        elif saved.id not in self._positions:
+            name = cell.id if is_cell_id(cell.id) else None
+            self._answered(Asking("turn", saved.prompt), name, saved, text)
+
+    def _answered(self, asking: Asking, cell: str | None, saved: _Saved, text: str) -> None:
         if saved.private:
             return
-        turn_id = saved.turn or saved.turn_id
-        position = self._positions.get(turn_id or "")
-        if asking.kind == "again" and turn_id is None and self.turns:
-            position = len(self.turns) - 1  # a notebook that was cleaned of ids
+        position = self._positions.get(saved.id or "")
+        if asking.kind == "again" and saved.id is None and self._turns:
+            position = len(self._turns) - 1  # a notebook that was cleaned of ids
         if asking.kind == "again" and position is not None:
-            turn = self.turns[position]
-            self.turns[position] = msgspec.structs.replace(turn, answers=(*turn.answers, _response(saved, text)))
+            turn = self._turns[position]
+            self._turns[position] = msgspec.structs.replace(turn, answers=(*turn.answers, _response(saved, text)))
         elif asking.kind == "turn" and position is not None:
             # A copied cell: what it shows is the answer of the cell that it was copied from.
             self._not_answered(asking, cell)
         elif asking.kind == "turn":
-            if turn_id:
-                self._positions[turn_id] = len(self.turns)
+            if saved.id:
+                self._positions[saved.id] = len(self._turns)
             prompt, lacks = (asking.prompt, saved.filled) if saved.prompt is None else (saved.prompt, ())
-            self.turns.append(
+            self._turns.append(
                 RebuiltTurn(
-                    prompt=prompt, system=asking.system, cell=cell, id=turn_id, session=saved.session, lacks=lacks,
+                    prompt=prompt, system=asking.system, cell=cell, id=saved.id, session=saved.session, lacks=lacks,
                     answers=(_response(saved, text),),
                 )
             )  # fmt: skip
 
-    def _not_answered(self, asking: _Asking, cell: str | None) -> None:
+    def _not_answered(self, asking: Asking, cell: str | None) -> None:
         if asking.kind in ("turn", "quiet"):
-            self.unanswered.append(RebuiltTurn(prompt=asking.prompt, system=asking.system, cell=cell))
+            self._unanswered.append(RebuiltTurn(prompt=asking.prompt, system=asking.system, cell=cell))
+
+
+def _answers(cell: _Cell) -> list[tuple[_Saved, str]]:
+    """The answers that a cell shows, and their texts."""
+    return [(saved, _text(output)) for output in cell.outputs if (saved := _saved(output))]
 
 
 def _saved(output: _Output) -> _Saved | None:
@@ -210,47 +240,8 @@ def _joined(text: str | list[str]) -> str:
     return text if isinstance(text, str) else "".join(text)
 
 
-def _as_of(name: str | None, asking: _Asking) -> _Asking | None:
+def _as_of(name: str | None, asking: Asking) -> Asking | None:
     """What a place that asks is to the conversation of that name: a question of another one stands beside it."""
     if asking.kind not in ("turn", "quiet") or asking.conversation == name:
         return asking
     return msgspec.structs.replace(asking, kind="aside") if asking.kind == "turn" else None
-
-
-def _askings(source: str) -> Iterator[_Asking]:
-    """What a cell asks, in the order of its text."""
-    if cell := _CELL.match(source):
-        options, _ = _options(cell[1] or "")
-        yield from _asked(options, cell[2].removesuffix("\n"))
-    elif not source.lstrip().startswith("%%"):
-        for name, text in _LINE.findall(source):
-            *continued, last = text.split("\\\n")
-            options, rest = _options(" ".join([*continued, last.rstrip()]))
-            if name == "chat":
-                yield from _asked(options, rest)
-            elif rest.split()[:1] == ["again"]:
-                yield _Asking("again")
-
-
-def _asked(options: dict[str, str], prompt: str) -> Iterator[_Asking]:
-    """One question, unless it is refused or only looked at."""
-    is_aside, is_quiet = bool(options.keys() & {"--no-history", "--private"}), bool(options.keys() & {"-q", "--quiet"})
-    if prompt.strip() and "--dry-run" not in options and not (is_aside and is_quiet):
-        kind: Kind = "aside" if is_aside else "quiet" if is_quiet else "turn"
-        yield _Asking(kind, prompt, options.get("--system"), options.get("-s", options.get("--session")))
-
-
-def _options(line: str) -> tuple[dict[str, str], str]:
-    """The leading options of a line, and the rest to the letter. What the magic would refuse is read as well as it can be."""
-    options = {}
-    rest = line.lstrip()
-    while found := _FLAG.match(rest):
-        rest, options[found[1]] = rest[found.end() :], ""
-        if found[1] not in SWITCHES and (value := _VALUE.match(rest)):
-            quoted = value[1] if value[1] is not None else value[2]
-            options[found[1]] = value[3] if quoted is None else re.sub(r"\\([\"'\\])", r"\1", quoted)
-            rest = rest[value.end() :]
-        rest = rest.lstrip()
-    if rest == "--" or rest.startswith(("-- ", "--\n")):
-        rest = rest[2:].lstrip()
-    return options, rest

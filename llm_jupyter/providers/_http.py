@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import socket
 import time
 import weakref
+from collections.abc import Callable
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import aiohttp
 import msgspec
+from aiohttp.abc import AbstractResolver, ResolveResult
 
 from llm_jupyter.errors import (
+    ConfigurationError,
     HungUpError,
     LLMConnectionError,
     LLMError,
@@ -53,12 +57,17 @@ CONNECT_TIMEOUT = 10.0
 def is_loopback(url: str) -> bool:
     """Whether a URL's host is this machine by its own name or number."""
     try:
-        host = (urlsplit(url).hostname or "").lower()
-        if host == "localhost" or host.endswith(".localhost"):
-            return True
-        return ipaddress.ip_address(host).is_loopback
+        host = (urlsplit(url).hostname or "").lower().removesuffix(".")
     except ValueError:
         return False
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    address = getattr(address, "ipv4_mapped", None) or address
+    return address.is_loopback or address.is_unspecified  # where a server listens everywhere, it is reached here
 
 
 def without_secrets(url: str) -> str:
@@ -73,13 +82,35 @@ def without_secrets(url: str) -> str:
     return f"{parts.scheme}://{f'[{host}]' if ':' in host else host}{port}{parts.path}"
 
 
-class HttpClient:
-    """Requests to one server. The session is made on first use, on the loop that uses it."""
+class Here(AbstractResolver):
+    """Every name is this machine: only loopback names come here, and no name server need know of them."""
 
-    def __init__(self, base_url: str, *, name: str, api_key: str | None = None) -> None:
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        numbers = (("127.0.0.1", socket.AF_INET), ("::1", socket.AF_INET6))
+        return [
+            ResolveResult(hostname=host, host=number, port=port, family=kind, proto=0, flags=socket.AI_NUMERICHOST)
+            for number, kind in numbers
+        ]
+
+    async def close(self) -> None:
+        pass
+
+
+class HttpClient:
+    """Requests to one server. The session is made on first use, on the loop that uses it.
+
+    `gate` is called before each request, and raises the `LLMError` that forbids it.
+    """
+
+    def __init__(
+        self, base_url: str, *, name: str, api_key: str | None = None, gate: Callable[[], None] = lambda: None
+    ) -> None:
         self.base_url = base_url.rstrip("/")
         self.where = f"{name} at {without_secrets(self.base_url)}"
         self._api_key = api_key
+        self._gate = gate
         self._loopback = is_loopback(base_url)
         self._start_or_switch = START_OR_SWITCH if self._loopback else REACH_OR_SWITCH
         self._session: aiohttp.ClientSession | None = None
@@ -151,6 +182,13 @@ class HttpClient:
         return stream
 
     def _open(self) -> aiohttp.ClientSession:
+        self._gate()
+        if self._api_key and "@" in urlsplit(self.base_url).netloc:
+            raise ConfigurationError(
+                "its address holds a password, and it has a key too: a request carries one of them",
+                where=self.where,
+                next_step="Take the password out of its base_url, or the key out of its settings.",
+            )
         loop = asyncio.get_running_loop()
         if self._session is None or self._loop is not loop:
             headers = {"Accept-Encoding": "identity", "Content-Type": "application/json"}
@@ -162,7 +200,7 @@ class HttpClient:
                 auto_decompress=False,
                 # No connection is kept: a model server that closes an idle one at the wrong moment would cost the next
                 # prompt, which must not be sent twice. On loopback a new one costs 0.3 ms.
-                connector=aiohttp.TCPConnector(force_close=True),
+                connector=aiohttp.TCPConnector(force_close=True, resolver=Here() if self._loopback else None),
                 trust_env=not self._loopback,  # a proxy cannot reach this machine's loopback
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT),
                 max_line_size=HEADER_LIMIT,

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from llm_jupyter.errors import (
     AuthenticationError,
     FirstTokenTimeoutError,
+    ForeignServerError,
     LLMConnectionError,
     LLMError,
     MalformedResponseError,
@@ -44,7 +45,7 @@ _STATES_AFTER: tuple[tuple[tuple[type[LLMError], ...], ProviderState], ...] = (
         (FirstTokenTimeoutError, ServerError, RateLimitedError, StreamTruncatedError, StreamStalledError, MalformedResponseError),
         _S.DEGRADED,
     ),
-    ((LLMConnectionError, AuthenticationError), _S.FAILED),
+    ((LLMConnectionError, AuthenticationError, ForeignServerError), _S.FAILED),
 )  # fmt: skip
 
 

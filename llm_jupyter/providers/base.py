@@ -149,6 +149,8 @@ class LLMProvider(ABC):
         self._is_live: bool | None = None
         self.publish: Callable[[Event], object] = lambda event: None
         """Who hears of this provider's events; a manager puts its event bus here."""
+        self.gate: Callable[[], None] = lambda: None
+        """Called before each request to its server; raises why that may not be spoken to. A manager puts its own here."""
         self.slots: int | None = None
         """How many requests the server works on at once; `None` where that is not known."""
         self.in_flight = 0
@@ -271,6 +273,10 @@ class LLMProvider(ABC):
             return
         self._is_live = False
         self._enter(state, error.what)
+
+    def told(self, state: ProviderState) -> None:
+        """Whoever runs its server has said how it is."""
+        self._enter(state)
 
     async def prepare(self, model: str) -> None:  # noqa: B027 - no abstract method: most servers need nothing
         """Whatever must be done before a request for this model can be sent. Servers that others run need nothing."""

@@ -43,7 +43,7 @@ class HttpProvider(LLMProvider):
         idle_timeout: float = 60.0,
     ) -> None:
         super().__init__(name)
-        self.http = HttpClient(base_url or self.usual_url, name=name, api_key=api_key)
+        self.http = HttpClient(base_url or self.usual_url, name=name, api_key=api_key, gate=lambda: self.gate())
         self._limits = StreamLimits(first_token_timeout, idle_timeout)
 
     @property

@@ -84,7 +84,7 @@ class OllamaProvider(LLMProvider):
     ) -> None:
         super().__init__(name)
         self._base_url = base_url.rstrip("/").removesuffix("/v1")
-        self._client = HttpClient(self._base_url, name=name, api_key=api_key)
+        self._client = HttpClient(self._base_url, name=name, api_key=api_key, gate=lambda: self.gate())
         self._limits = StreamLimits(first_token_timeout, idle_timeout)
         self._context = context
         self._keep_alive = keep_alive

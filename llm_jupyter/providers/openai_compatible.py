@@ -71,7 +71,7 @@ class OpenAICompatibleProvider(LLMProvider):
     ) -> None:
         super().__init__(name)
         self._limits = StreamLimits(first_token_timeout, idle_timeout)
-        self._client: HttpClient | None = HttpClient(base_url, name=name, api_key=api_key)
+        self._client: HttpClient | None = HttpClient(base_url, name=name, api_key=api_key, gate=lambda: self.gate())
         self._base_url = base_url
         self._window_routes = WindowRoutes(is_local=self.is_local)
 

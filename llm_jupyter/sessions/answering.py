@@ -184,6 +184,8 @@ class Answering:
             )
         finally:
             self.choice = self._route.choice or self.choice
+            if session.choice is not None:
+                session.choice = session.services.providers.informed(session.choice)
             self._builder = self._new_builder(self._route)
             if self.turn is not None:
                 self._growth = Growth(session.store, self.turn, self._builder)

@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from llm_jupyter.errors import SessionError
 from llm_jupyter.sessions.turns import digest_after
 from llm_jupyter.store import Place, Store, TurnRecord
+
+SHORT_ID = 4
+"""Signs of a turn's id that are enough, where they are enough to tell it from others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +33,17 @@ def remembered(store: Store, session: str, count: int) -> list[Remembered]:
         Remembered(turn, len(store.versions(session, turn.slot)), turn.id in stale)
         for turn in last if turn is not None
     ]  # fmt: skip
+
+
+def found_turn(store: Store, session: str, name: str) -> TurnRecord:
+    """The turn of that id, or the only one whose id begins so. Raises `SessionError`."""
+    turn = store.turn(session, name)
+    if turn is None and len(name) >= SHORT_ID:
+        near = [place.id for place in store.places(session) if place.id.startswith(name)]
+        turn = store.turn(session, near[0]) if len(near) == 1 else None
+    if turn is None:
+        raise SessionError(f"there is no turn {name[:40]!r} in this conversation", next_step="%llm history lists them.")
+    return turn
 
 
 def why_left_out(turn: TurnRecord) -> str:

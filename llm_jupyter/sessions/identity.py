@@ -8,16 +8,15 @@ What another living kernel goes on with is continued as a copy.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from llm_jupyter._supervisor.identity import ProcessIdentity, machine
 from llm_jupyter.documents import Document, read_document, sources
+from llm_jupyter.sessions.holding import HELD, is_held_by_another
 from llm_jupyter.store import SessionRecord, Store
-
-HELD = "another kernel goes on with it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,38 +37,20 @@ class How(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The conversation that goes on, and why it is this one; `how` says whether it is taken as it is or copied."""
+    """The conversation that goes on, and why it is this one; `how` says whether it is taken as it is or copied. `origin`
+    is the path of the notebook whose cells this one's were, where it was renamed or copied.
+    """
 
     how: How
     record: SessionRecord | None = None
     reason: str = ""
-
-
-def own_holder() -> str:
-    """This process, as the holder of a conversation."""
-    own = ProcessIdentity.own()
-    return f"{machine()}.{own.pid}.{own.start}"
-
-
-def is_held_by_another(holder: str | None) -> bool:
-    """Whether another living process of this machine goes on with a conversation.
-
-    A holder on another machine counts as gone: a hub moves a person's kernels from one to the next, and nobody can tell
-    from here whether it lives.
-    """
-    if holder is None or holder == own_holder():
-        return False
-    where, _, rest = holder.partition(".")
-    pid, _, start = rest.partition(".")
-    if where != machine() or not (pid.isdigit() and start.isdigit()):
-        return False
-    return ProcessIdentity(int(pid), int(start)).is_alive
+    origin: str | None = None
 
 
 def find(store: Store, here: Whereabouts, document: Document | None) -> Found:
     """The conversation of this kernel, or of its notebook."""
     if here.kernel is not None and (mine := store.sessions_of(kernel=here.kernel)):
-        return Found(How.RESUMED, mine[0], "the kernel was restarted")
+        return Found(How.RESUMED, mine[0], "the kernel was restarted", _renamed(store, mine[0], document))
     if here.notebook is None or document is None:
         return Found(How.NEW)
     path = str(here.notebook)
@@ -78,11 +59,31 @@ def find(store: Store, here: Whereabouts, document: Document | None) -> Found:
     for record in (*_shown(store, document), *_asked(store, document)):
         if record.notebook is None or record.notebook == path:
             continue  # another beginning was wanted here, or the file shares nothing with it any more
-        name = Path(record.notebook).name
-        if _is_still_there(store, record):
-            return Found(How.FORKED, record, f"this notebook is a copy of {name}")
-        return _taken(record, f"this notebook was {name}")
+        origin = _origin(store, record, document)
+        if origin == path:
+            return _taken(record, "it is this notebook's too")
+        name = Path(origin).name
+        if _is_still_there(store, record, origin):
+            return Found(How.FORKED, record, f"this notebook is a copy of {name}", origin)
+        return _taken(record, f"this notebook was {name}", origin)
     return Found(How.NEW)
+
+
+def _origin(store: Store, record: SessionRecord, document: Document) -> str:
+    """The notebook that asked what a notebook's cells have asked in a conversation: itself if it did, else that of which
+    it has most cells, else the one that goes on with it.
+    """
+    cells = {cell for cell in document.cells if cell}
+    places = store.places(record.id, of_cells=True)
+    shared = Counter(one.notebook for one in places if one.cell in cells and one.notebook is not None)
+    own = str(document.path)
+    return own if own in shared else max(shared, key=shared.__getitem__, default=record.notebook or own)
+
+
+def _renamed(store: Store, record: SessionRecord, document: Document | None) -> str | None:
+    """What the notebook of a kernel was called before, if it is called otherwise now."""
+    origin = _origin(store, record, document) if document is not None else None
+    return origin if origin is not None and not _is_still_there(store, record, origin) else None
 
 
 def belongs(store: Store, record: SessionRecord, document: Document) -> bool:
@@ -91,6 +92,12 @@ def belongs(store: Store, record: SessionRecord, document: Document) -> bool:
         return True
     cells = {cell for cell in document.cells if cell}
     return any(one.id == record.id for one in store.sessions_of(cells=cells)) if cells else False
+
+
+def taken_from(store: Store, session: str, notebook: Path | None) -> str | None:
+    """The other notebook that asked last in a conversation, if any has."""
+    others = [one for one in store.places(session, of_cells=True) if one.notebook not in (None, str(notebook))]
+    return max(others, key=lambda one: one.created).notebook if others else None
 
 
 def _of_path(store: Store, path: str, document: Document) -> SessionRecord | None:
@@ -124,7 +131,7 @@ def _asked(store: Store, document: Document) -> list[SessionRecord]:
     found = store.sessions_of(cells=cells) if cells else []
     texts = sources(document.path) if found else {}
     standing = [(record, count) for record in found if (count := _standing(store, record, texts))]
-    standing.sort(key=lambda one: (_is_still_there(store, one[0]), one[0].turns - 2 * one[1]))
+    standing.sort(key=lambda one: (_is_still_there(store, one[0], one[0].notebook), one[0].turns - 2 * one[1]))
     return [record for record, _ in standing]
 
 
@@ -136,13 +143,13 @@ def _standing(store: Store, record: SessionRecord, texts: Mapping[str, str]) -> 
     )  # fmt: skip
 
 
-def _is_still_there(store: Store, record: SessionRecord) -> bool:
-    """Whether a conversation's notebook is where it was: under its old name there may be another one by now."""
-    document = read_document(Path(record.notebook)) if record.notebook is not None else None
+def _is_still_there(store: Store, record: SessionRecord, notebook: str | None) -> bool:
+    """Whether a notebook of a conversation is where it was: under its old name there may be another one by now."""
+    document = read_document(Path(notebook)) if notebook is not None else None
     return document is not None and belongs(store, record, document)
 
 
-def _taken(record: SessionRecord, reason: str) -> Found:
+def _taken(record: SessionRecord, reason: str, origin: str | None = None) -> Found:
     if is_held_by_another(record.holder):
-        return Found(How.FORKED, record, HELD)
-    return Found(How.RESUMED, record, reason)
+        return Found(How.FORKED, record, HELD, origin)
+    return Found(How.RESUMED, record, reason, origin)

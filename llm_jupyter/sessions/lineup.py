@@ -27,9 +27,9 @@ class Lineup:
             bisect_right(self._places, low, key=_position) : bisect_left(self._places, high, key=_position)
         ]
 
-    def after(self, place: Place) -> Place | None:
-        """The one right behind another."""
-        at = self._index(place) + 1
+    def after(self, position: float) -> Place | None:
+        """The one right behind a position."""
+        at = bisect_right(self._places, position, key=_position)
         return self._places[at] if at < len(self._places) else None
 
     def put(self, place: Place) -> None:

@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
-import re
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import msgspec
+from msgspec.structs import replace as replaced
 
 from llm_jupyter.context import Policy
 from llm_jupyter.documents import NotebookFile, read_document
 from llm_jupyter.errors import SessionError
 from llm_jupyter.events import SessionDeleted, SessionForked, SessionRenamed, SessionResumed
 from llm_jupyter.portable import Rebuilt
-from llm_jupyter.providers.base import DEFAULT_OPTIONS
-from llm_jupyter.sessions.identity import HELD, Found, How, Whereabouts, belongs, find, is_held_by_another, own_holder
-from llm_jupyter.sessions.rebuilding import as_session
+from llm_jupyter.sessions.cells import CellPlace
+from llm_jupyter.sessions.holding import HELD, is_held_by_another, own_holder
+from llm_jupyter.sessions.identity import Found, How, Whereabouts, belongs, find, taken_from
+from llm_jupyter.sessions.naming import expect_name, name_of_copy, turns_of
+from llm_jupyter.sessions.rebuilding import as_session, shortcomings
 from llm_jupyter.sessions.services import Services
 from llm_jupyter.sessions.session import LLMSession
+from llm_jupyter.sessions.turns import asked_in
 from llm_jupyter.store import SessionRecord, Store, TurnRecord
-from llm_jupyter.types import GenerationOptions
 
 ELSEWHERE = "This notebook shows a conversation that is not kept here; %llm session resume goes on with it."
-NAME = re.compile(r"[^\s/\\][^\n\r/\\]{0,79}")
 
 
 class LLMSessionManager:
@@ -35,14 +35,13 @@ class LLMSessionManager:
     """
 
     def __init__(
-        self, services: Services, store: Store, *, options: GenerationOptions = DEFAULT_OPTIONS,
-        system: str | None = None, policy: Policy = "window", private: bool = False,
+        self, services: Services, store: Store, *, system: str | None = None, policy: Policy = "window",
+        private: bool = False,
     ) -> None:  # fmt: skip
         self.store = store
         self.notices: list[str] = []
         """What the person is to be told once, at the next answer."""
         self._services = services
-        self._options = options
         self._system = system
         self._policy: Policy = policy
         self._here: Whereabouts | None = None
@@ -77,6 +76,7 @@ class LLMSessionManager:
         if not self._is_settled:
             self._settle_in(here)
         elif here.notebook is not None and before != here:
+            self._carry(self.current.notebook)
             self._bind(self.current)  # the notebook was renamed
 
     def _settle_in(self, here: Whereabouts) -> None:
@@ -85,14 +85,21 @@ class LLMSessionManager:
         found = find(self.store, here, document)
         if found.record is None:
             self._bind(self.current)
-            if document is not None and document.sessions and not self.store.sessions_of(ids=document.sessions):
-                self._say_elsewhere()
+            is_known = document is None or not document.sessions or self.store.sessions_of(ids=document.sessions)
+            if not is_known and self._services.cache.mode != "replay":  # which goes through the notebook anew
+                self.notices.append(ELSEWHERE)
         elif found.how is How.FORKED:
             self._go_on_with_a_copy(found)
         elif self._claim(found.record):
+            self._carry(found.origin)
             self._go_on_with(found.record, found.reason)
         else:
-            self._go_on_with_a_copy(Found(How.FORKED, found.record, HELD))  # it came first, at the same moment
+            self._go_on_with_a_copy(replace(found, how=How.FORKED, reason=HELD))  # it came first, at the same moment
+
+    def _carry(self, origin: Path | str | None, *, session: str | None = None) -> None:
+        """The notebook was called otherwise, or is a copy: what the cells of the other have asked is its own cells'."""
+        if origin is not None and self.notebook is not None and str(origin) != str(self.notebook):
+            self.store.carry(str(origin), str(self.notebook), session=session)
 
     def _is_ours(self, path: Path) -> bool:
         """Whether a notebook belongs to the current conversation, as far as it was saved."""
@@ -124,7 +131,7 @@ class LLMSessionManager:
         if record.id == self.current.id:
             return self.current
         self._let_go(self.current)
-        if is_held_by_another(record.holder) or not self._claim(record):
+        if not self._claim(record):
             self._go_on_with_a_copy(Found(How.FORKED, record, HELD))
         else:
             self._go_on_with(record, "you asked for it")
@@ -133,7 +140,7 @@ class LLMSessionManager:
     def fork(self, name: str | None = None, *, of: str | None = None) -> LLMSession:
         """Go on with a copy of a conversation, of the current one unless told otherwise; the original stays as it is.
 
-        Raises `SessionError`.
+        Without a name the copy is called after the original, as the list shows that then. Raises `SessionError`.
         """
         if self.is_private:
             raise SessionError("a private conversation is not kept, so it has no copy", next_step="%llm private off")
@@ -143,7 +150,8 @@ class LLMSessionManager:
         if not original.is_stored:
             raise SessionError("there is nothing to copy yet", next_step="Ask something first: %chat your question")
         self._let_go(self.current)
-        self._copy(original.record, name, "you asked for it")
+        kept = self.store.session(original.id) or original.record
+        self._copy(kept, name or name_of_copy(kept, self._is_taken), "you asked for it")
         return self.current
 
     def private(self, on: bool) -> LLMSession:
@@ -173,7 +181,7 @@ class LLMSessionManager:
             raise SessionError("nothing is stored now, so no conversation has a name", next_step="%llm private off")
         if (known := self._beside.get(name)) is None:
             record = self.store.named(name) or self.store.session(name)
-            if record is not None and (is_held_by_another(record.holder) or not self._claim(record)):
+            if record is not None and not self._claim(record):
                 raise SessionError(
                     f"another kernel goes on with {name!r}",
                     next_step=f"%llm session use {name} continues a copy of it.",
@@ -184,8 +192,14 @@ class LLMSessionManager:
                 known.save(name=name)
             else:
                 self.store.settle(record.id)
-        known.notebook = self._here.notebook if self._here is not None else None
+        known.notebook = self.notebook or known.notebook
         return known
+
+    def hear(self, news: Callable[[str], CellPlace]) -> None:
+        """Tell each conversation in use at once what its cells have become: a restart forgets what was not told."""
+        for session in (self.current, *self._beside.values()):
+            if session.is_stored:
+                session.hear(news(session.id))
 
     def expect_stored(self, what: str) -> None:
         """Raise `SessionError` while nothing is stored, for what is about conversations that are."""
@@ -234,7 +248,7 @@ class LLMSessionManager:
             session.save(name=name)
         else:
             self._forget(session.id)
-            self.store.save_session(msgspec.structs.replace(session.record, name=name))
+            self.store.save_session(replaced(session.record, name=name))
         self._services.events.publish(SessionRenamed(session=session.id, name=name))
 
     def restore(self, turn: str, *, of: str) -> None:
@@ -251,14 +265,24 @@ class LLMSessionManager:
         self._services.events.publish(SessionDeleted(session=record.id))
         return record
 
-    def take_in(self, record: SessionRecord, turns: Sequence[TurnRecord], reason: str = "you asked for it") -> None:
-        """Store a conversation that came from elsewhere, and go on with it; under an id of its own where that is taken."""
+    def take_in(
+        self, record: SessionRecord, turns: Sequence[TurnRecord], reason: str = "you asked for it", *,
+        cells_of: Path | None = None,
+    ) -> None:  # fmt: skip
+        """Store a conversation that came from elsewhere, and go on with it; under an id of its own where that is taken.
+
+        The cells that its turns name are those of the notebook `cells_of`; of this one, if it shows answers of it; else
+        they say nothing.
+        """
+        document = read_document(self.notebook) if self.notebook is not None else None
+        if cells_of is None and document is not None and record.id in document.sessions:
+            cells_of = self.notebook
         if self.store.session(record.id) is not None:
-            record = msgspec.structs.replace(record, id=uuid.uuid4().hex[:12])
+            record = replaced(record, id=uuid.uuid4().hex[:12])
         if record.name is not None and self.store.named(record.name) is not None:
-            record = msgspec.structs.replace(record, name=None)
-        record = msgspec.structs.replace(record, holder=own_holder(), kernel=None, notebook=None, updated=time.time())
-        self.store.take_in(record, [msgspec.structs.replace(turn, session=record.id) for turn in turns])
+            record = replaced(record, name=None)
+        record = replaced(record, holder=own_holder(), kernel=None, notebook=None, updated=time.time())
+        self.store.take_in(record, [replaced(asked_in(cells_of, turn), session=record.id) for turn in turns])
         self._let_go(self.current)
         kept = self.store.session(record.id)
         self._go_on_with(kept or record, reason)
@@ -269,22 +293,17 @@ class LLMSessionManager:
         Raises `SessionError` where it shows none.
         """
         if not rebuilt.turns:
-            raise SessionError(
-                f"{path.name} shows no conversation", next_step="Its %%chat cells have no saved answers."
-            )
+            next_step = " ".join(shortcomings(rebuilt)) or "Its %%chat cells have no saved answers."
+            raise SessionError(f"{path.name} shows no conversation", next_step=next_step)
         own = self.current.record
         if self.current.is_stored and {own.id, own.parent} & {turn.session for turn in rebuilt.turns if turn.session}:
             kept = self.store.session(own.id) or own
-            self.notices.append(f"This conversation is kept here with its {_turns(kept)}, and goes on.")
+            self.notices.append(f"This conversation is kept here with its {turns_of(kept)}, and goes on.")
             return
         record, turns = as_session(rebuilt, time.time())
-        self.take_in(record, turns, "from the file alone")
-        if lacking := rebuilt.incomplete:
-            names = sorted({name for turn in lacking for name in turn.lacks})
-            self.notices.append(
-                f"{len(lacking)} of its turns lack{'s' if len(lacking) == 1 else ''} the values that were filled in ({', '.join(names)}): the file has only "
-                "the names."
-            )
+        self.notices = [line for line in self.notices if line != ELSEWHERE]  # it is done
+        self.take_in(record, turns, "from the file alone", cells_of=path.resolve())
+        self.notices += shortcomings(rebuilt)
 
     def close(self) -> None:
         """Let other kernels go on with the current conversation."""
@@ -306,66 +325,71 @@ class LLMSessionManager:
         """Take up what is stored of it when it is next named."""
         self._beside = {name: known for name, known in self._beside.items() if known.id != session}
 
-    def _say_elsewhere(self) -> None:
-        if self._services.cache.mode != "replay":  # which goes through the notebook anew
-            self.notices.append(ELSEWHERE)
-
     def _check_name(self, name: str) -> None:
-        if not NAME.fullmatch(name):
-            raise SessionError(f"{name[:60]!r} cannot be a name", next_step="Take up to 80 characters, no slashes.")
-        if self.store.named(name) is not None:
-            next_step = f"%llm session use {name} goes on with it; or take another name."
+        expect_name(name)
+        if self._is_taken(name):
+            next_step = f"%llm session use {name} goes on with it (with --new, where there is none, it begins one)."
             raise SessionError(f"there is a conversation {name!r} already", next_step=next_step)
 
+    def _is_taken(self, name: str) -> bool:
+        return self.store.named(name) is not None
+
     def _session(self, record: SessionRecord | None, store: Store) -> LLMSession:
-        return LLMSession(
-            self._services, store, record, options=self._options, system=self._system, policy=self._policy
-        )
+        return LLMSession(self._services, store, record, system=self._system, policy=self._policy)
 
     def _bind(self, session: LLMSession) -> LLMSession:
         """Let this kernel and its notebook find that conversation again."""
         here = self._here or Whereabouts()
         notebook = str(here.notebook) if here.notebook is not None else session.record.notebook
-        session.record = msgspec.structs.replace(session.record, kernel=here.kernel, notebook=notebook)
+        session.record = replaced(session.record, kernel=here.kernel, notebook=notebook)
         session.notebook = here.notebook
         if session.is_stored:
             session.save()
         return session
 
     def _let_go(self, session: LLMSession) -> None:
-        """A conversation that is no longer this kernel's: nothing finds it but its name, until it is used again."""
+        """A conversation that is no longer this kernel's: it is that notebook's from which it was taken here, if it was;
+        else nothing finds it but its name, until it is used again.
+        """
         if session.is_stored:
-            session.save(kernel=None, notebook=None, holder=None)
+            session.save(kernel=None, notebook=taken_from(session.store, session.id, self.notebook), holder=None)
 
     def _claim(self, record: SessionRecord) -> bool:
-        """Whether this process got it, of all that may want it at this moment."""
-        return self.store.claim(record.id, own_holder(), expected=record.holder)
+        """Whether this process got it: nobody goes on with it, and of all that may want it at this moment this one was first."""
+        return not is_held_by_another(record.holder) and self.store.claim(
+            record.id, own_holder(), expected=record.holder
+        )
 
     def _go_on_with(self, record: SessionRecord, reason: str) -> None:
         if self.store.settle(record.id):
             record = self.store.session(record.id) or record
+        self._forget(record.id)  # what was asked in it beside, and where that stood
         session = self._session(record, self.store)
         self.current = self._bind(session)
         self._services.events.publish(SessionResumed(session=record.id, turns=record.turns, reason=reason))
         if record.turns:
             self.notices.append(
-                f"Resumed {_turns(record)} of {self.current.record.title} ({reason}); %llm reset starts over."
+                f"Resumed {turns_of(record)} of {self.current.record.title} ({reason}); %llm reset starts over."
             )
 
     def _go_on_with_a_copy(self, found: Found) -> None:
         assert found.record is not None
         self._copy(found.record, None, found.reason)
+        self._carry(found.origin, session=self.current.id)
         self.notices.append(
-            f"This is a copy of {found.record.title} with its {_turns(found.record)}, for {found.reason}; "
+            f"This is a copy of {found.record.title} with its {turns_of(found.record)}, for {found.reason}; "
             "%llm reset starts over."
         )
 
     def _copy(self, record: SessionRecord, name: str | None, reason: str) -> None:
         now = time.time()
-        copy = msgspec.structs.replace(
+        notebook = str(self.notebook) if self.notebook is not None else None
+        copy = replaced(
             record, id=uuid.uuid4().hex[:12], name=name, parent=record.id, created=now, updated=now, kernel=None,
-            notebook=None, holder=own_holder(),
+            notebook=notebook, holder=own_holder(),
         )  # fmt: skip
+        if copy.title == record.title:  # one could not be told from the other
+            copy = replaced(copy, name=name_of_copy(record, self._is_taken))
         self.store.fork(record.id, copy)
         if self.store.settle(copy.id):
             copy = self.store.session(copy.id) or copy
@@ -373,7 +397,3 @@ class LLMSessionManager:
         self._services.events.publish(
             SessionForked(session=copy.id, parent=record.id, turns=record.turns, reason=reason)
         )
-
-
-def _turns(record: SessionRecord) -> str:
-    return f"{record.turns} turn{'' if record.turns == 1 else 's'}"

@@ -5,11 +5,13 @@ turn before it in the same run, else last; what it listed once and lists no more
 from the document, from what is stored of the turns, and from the run: whichever kernel works it out, it comes to the same.
 
 A place is a number, so that a turn goes between two others without moving any. Turns without a cell (a console's, a
-program's) keep theirs.
+program's) keep theirs, and so do those of another notebook, where a conversation was taken from one to the next: what that
+notebook's cells are called and whether they are still there says nothing here.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
@@ -30,6 +32,11 @@ NARROW = 1e-9
 MANY = 100
 """More places than this are sorted anew at once, and not put in one by one."""
 
+NO_IDS = (
+    "This notebook's file keeps no ids of cells (its nbformat is older than 4.5), so cells that run after the page was loaded "
+    "anew add their questions at the end. With the notebook closed, this gives it ids: import nbformat; "
+    "nbformat.write(nbformat.v4.upgrade(nbformat.read('NAME.ipynb', 4)), 'NAME.ipynb')"
+)
 SAME_ID = "Two cells of this notebook have the same id, so this question was added at the end of the conversation."
 
 
@@ -46,17 +53,20 @@ class Spot:
 
 
 class Order:
-    """The places of the turns that have a cell, kept in step with the store. Used by one thread at a time.
+    """The places of the turns that have a cell in a notebook, kept in step with the store. Used by one thread at a time.
 
+    What cells of other notebooks have asked stays where it is, as what was asked without a cell.
     A question costs the same however many turns there are; only a document that was saved anew is gone through.
     """
 
-    def __init__(self, store: Store, session: str) -> None:
+    def __init__(self, store: Store, session: str, notebook: str | None = None) -> None:
+        self.notebook = notebook
         self._store = store
         self._session = session
         self._document: Document | None = None
         self._numbers: dict[str, int] = {}
         self._executions: dict[str, tuple[str | None, int]] = {}
+        self._has_told_of_ids = False
         self.places: Lineup
         self._load()
 
@@ -125,6 +135,13 @@ class Order:
 
     def spot(self, place: CellPlace, *, append: bool = False) -> Spot:
         """Where the question of a cell goes. What it replaces is settled by this: a spot is to be used."""
+        spot = self._spot(place, append)
+        if self._document is None or not self._document.cells or self._numbers or self._has_told_of_ids:
+            return spot
+        self._has_told_of_ids = True
+        return dataclasses.replace(spot, note=NO_IDS)
+
+    def _spot(self, place: CellPlace, append: bool) -> Spot:
         cell = place.cell_id
         if cell is None or append:
             return Spot(self._end())
@@ -134,7 +151,8 @@ class Order:
         mine = self.places.of_cell.get(cell, [])
         if not asked:
             self._mark([one.slot for one in mine if not one.left_out], left_out=SILENT)
-        if asked < len(mine):
+            self._go_with_the_run(place)
+        if asked < len(mine := self.places.of_cell.get(cell, [])):
             return self._again(place, mine[asked].slot)
         position = self._behind(mine[-1].position) if mine else self._new(place)
         return Spot(position, hidden=self._hidden(place, position), cell=cell)
@@ -146,9 +164,10 @@ class Order:
         if cell is None or append or (self._document is not None and cell in self._document.repeated):
             return Spot(self._end(), hidden=frozenset(gone))
         mine, asked = self.places.of_cell.get(cell, []), self._count(place)
-        if asked < len(mine):
-            moved = self._moved(place, mine[asked])
-            position = mine[asked].position if moved is None else moved
+        if not asked and (low := self._moved(place)) is not None:
+            position = self._behind(low)
+        elif asked < len(mine):
+            position = mine[asked].position
         else:
             position = self._behind(mine[-1].position) if mine else self._new(place)
         gone |= {one.slot for one in mine[asked:]}
@@ -166,64 +185,75 @@ class Order:
         return count if execution == place.execution and place.execution is not None else 0
 
     def _again(self, place: CellPlace, slot: str) -> Spot:
-        """A question that takes the place of its earlier version; the run may say that its cell has moved."""
+        """A question that takes the place of its earlier version."""
         self._mark([slot], left_out="")
         one = self.places.slots[slot]
-        if (moved := self._moved(place, one)) is not None:
-            self._move({slot: moved})
-            one = self.places.slots[slot]
         return Spot(one.position, slot, one.id, self._hidden(place, one.position), cell=one.cell)
-
-    def _moved(self, place: CellPlace, one: Place) -> float | None:
-        """Where the run says that a turn stands by now, if that is elsewhere."""
-        before = self._last_of_run(place) if one.cell not in self._numbers else None
-        is_elsewhere = before is not None and self._follower(before) != one.slot
-        return self._behind(before.position) if before is not None and is_elsewhere else None
 
     def _new(self, place: CellPlace) -> float:
         """The position of a cell that has not asked before."""
         number = self._numbers.get(place.cell_id or "")
         if number is None:
-            before = self._last_of_run(place)
-            return self._behind(before.position) if before is not None else self._end()
+            low = self._reached(place)
+            return self._behind(low) if low is not None else self._end()
         assert self._document is not None
-        cells = self._document.cells
-        later = next((cells[n] for n in range(number + 1, len(cells)) if cells[n] in self.places.of_cell), None)
-        return self._ahead_of(self.places.of_cell[later][0].position) if later is not None else self._end()
+        later = self._nearest(self._document.cells[number + 1 :])
+        return self._ahead_of(later[0].position) if later else self._end()
 
-    def _last_of_run(self, place: CellPlace) -> Place | None:
-        """The turn before this one in the same run."""
+    # -- what the run tells of cells that the file does not list
+
+    def _go_with_the_run(self, place: CellPlace) -> None:
+        """Move what a cell has asked, all of it together, to where the run says that the cell stands by now."""
+        if (low := self._moved(place)) is not None:
+            for slot in [one.slot for one in self._turns_of([place.cell_id or ""])]:
+                self._move({slot: self._behind(low)})
+                low = self.places.slots[slot].position
+
+    def _moved(self, place: CellPlace) -> float | None:
+        """The position behind which the run says that a cell's turns stand by now, if that is elsewhere."""
+        mine = self.places.of_cell.get(place.cell_id or "")
+        if not mine or place.cell_id in self._numbers or (low := self._reached(place)) is None:
+            return None
+        follower = self.places.after(low)
+        return low if follower is None or follower.slot != mine[0].slot else None
+
+    def _reached(self, place: CellPlace) -> float | None:
+        """The position behind which a run has come when a cell's turn is there; `None` where that cannot be known."""
+        reached: float | None = None
         for cell in reversed(place.run):
-            if there := [one for one in self.places.of_cell.get(cell, ()) if not one.left_out]:
-                return there[-1]
-        return None
+            if (extent := self._extent(cell)) is not None:
+                reached = extent[1] if reached is None else max(reached, extent[1])
+                if cell in self.places.of_cell:
+                    break
+        return reached
 
-    def _follower(self, place: Place) -> str | None:
-        """The turn right behind another, of those that have a cell."""
-        after = self.places.after(place)
-        return after.slot if after is not None else None
+    def _extent(self, cell: str) -> tuple[float, float] | None:
+        """The positions of a cell's first and last turn; where the file lists it and it has none, twice that of the turn
+        above it. `None` for a cell that stands nobody knows where.
+        """
+        mine, number = self.places.of_cell.get(cell, ()), self._numbers.get(cell)
+        if mine and (number is not None or not all(one.left_out for one in mine)):
+            return mine[0].position, mine[-1].position
+        if number is None or self._document is None:
+            return None
+        above = self._nearest(reversed(self._document.cells[:number]))
+        position = above[-1].position if above else float("-inf")
+        return position, position
+
+    def _nearest(self, cells: Iterable[str]) -> list[Place]:
+        """The turns of the first of these cells that has any."""
+        return next((self.places.of_cell[cell] for cell in cells if cell in self.places.of_cell), [])
 
     def _hidden(self, place: CellPlace, position: float) -> frozenset[str]:
         """Turns of cells that the file does not list and that the run has passed by: they stand elsewhere by now."""
-        if not place.run:
+        begun = next((extent[0] for cell in place.run if (extent := self._extent(cell)) is not None), None)
+        if begun is None:
             return frozenset()
-        between = self.places.between(self._start_of(place.run[0]), position)
         ran = {*place.run, place.cell_id}
         return frozenset(
-            one.slot for one in between
+            one.slot for one in self.places.between(begun, position)
             if one.cell not in self._numbers and one.client == place.client and one.cell not in ran
         )  # fmt: skip
-
-    def _start_of(self, cell: str) -> float:
-        """The position behind which a run that began with this cell has passed."""
-        if cell in self.places.of_cell:
-            return self.places.of_cell[cell][0].position
-        if (number := self._numbers.get(cell)) is None or self._document is None:
-            return float("inf")
-        cells = self._document.cells
-        earlier = (cells[n] for n in range(number - 1, -1, -1) if cells[n] in self.places.of_cell)
-        before = next(earlier, None)
-        return self.places.of_cell[before][-1].position if before is not None else float("-inf")
 
     # -- positions, among all turns
 
@@ -239,7 +269,7 @@ class Order:
     def _between(self, low: float | None, high: float | None) -> float:
         if high is None:
             return self._end()
-        if low is None:
+        if low is None or low == float("-inf"):
             return high - 1
         if high - low > NARROW:
             return (low + high) / 2
@@ -251,7 +281,7 @@ class Order:
 
     def note(self, place: Place) -> None:
         """A turn was written down."""
-        if place.cell is not None:
+        if place.cell is not None and place.notebook == self.notebook:
             self.places.put(place)
         else:
             self.places.take_out(place.slot)
@@ -280,4 +310,5 @@ class Order:
                     self.places.put(one)
 
     def _load(self) -> None:
-        self.places = Lineup(self._store.places(self._session, of_cells=True))
+        places = self._store.places(self._session, of_cells=True)
+        self.places = Lineup(one for one in places if one.notebook == self.notebook)

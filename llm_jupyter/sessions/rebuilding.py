@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Iterable
 
 from llm_jupyter.portable import Rebuilt, RebuiltTurn
 from llm_jupyter.sessions.turns import digest_after, place_of
 from llm_jupyter.store import AnswerRecord, Filled, SessionRecord, TurnRecord, TurnState
 from llm_jupyter.types import FinishReason, Message
+from llm_jupyter.wording import shortened
 
 NOT_SAVED = "not saved in the notebook"
+
+QUOTED = 3
+"""Cells or questions that a line names."""
 
 
 def as_session(rebuilt: Rebuilt, now: float) -> tuple[SessionRecord, list[TurnRecord]]:
@@ -21,6 +26,33 @@ def as_session(rebuilt: Rebuilt, now: float) -> tuple[SessionRecord, list[TurnRe
         before = place_of(turns[-1]) if turns else None
         turns.append(_turn(record.id, turn, float(number), now, digest_after(before)))
     return record, turns
+
+
+def shortcomings(rebuilt: Rebuilt) -> list[str]:
+    """What the notebook's file does not tell of its conversation, in lines for people."""
+    lines = []
+    if lacking := rebuilt.incomplete:
+        names = sorted({name for turn in lacking for name in turn.lacks})
+        lack = "lacks" if len(lacking) == 1 else "lack"
+        lines.append(
+            f"{len(lacking)} of its turns {lack} the values that were filled in ({', '.join(names)}): the file has only the names."
+        )
+    if lost := rebuilt.lost:
+        count = "1 answer" if len(lost) == 1 else f"{len(lost)} answers"
+        lines.append(
+            f"Left out: {count} whose cell does not say what was asked (edited since, or asked by code): {_quoted(lost)}. "
+            "Running it asks anew."
+        )
+    if unanswered := [one.prompt for one in rebuilt.unanswered if not any(one.prompt in source for source in lost)]:
+        lines.append(f"Without an answer in the file: {_quoted(unanswered)}.")
+    return lines
+
+
+def _quoted(texts: Iterable[str]) -> str:
+    """The beginnings of the first few of them."""
+    each = list(dict.fromkeys(f'"{shortened(" ".join(text.split()), 40)}"' for text in texts))
+    more = f" and {len(each) - QUOTED} more" if len(each) > QUOTED else ""
+    return ", ".join(each[:QUOTED]) + more
 
 
 def _turn(session: str, turn: RebuiltTurn, position: float, now: float, under: str) -> TurnRecord:

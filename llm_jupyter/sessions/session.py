@@ -24,17 +24,14 @@ from llm_jupyter.providers.base import DEFAULT_OPTIONS
 from llm_jupyter.question import NothingEarlier, Question
 from llm_jupyter.sessions.answering import Answering, Asked
 from llm_jupyter.sessions.cells import CellPlace
-from llm_jupyter.sessions.history import Remembered, remembered
-from llm_jupyter.sessions.identity import own_holder
+from llm_jupyter.sessions.history import Remembered, found_turn, remembered
+from llm_jupyter.sessions.holding import own_holder
 from llm_jupyter.sessions.order import Order, Spot
 from llm_jupyter.sessions.services import Services
 from llm_jupyter.sessions.states import SessionState
-from llm_jupyter.sessions.turns import EarlierTurns, digest_after, messages_of, place_of
+from llm_jupyter.sessions.turns import EarlierTurns, digest_after, last_before, place_of
 from llm_jupyter.store import Filled, SessionConfig, SessionRecord, Store, TurnRecord
 from llm_jupyter.types import GenerationOptions, Image, LLMResponse, Message
-
-SHORT_ID = 4
-"""Signs of a turn's id that are enough, where they are enough to tell it from others."""
 
 ALL = 2**31
 """More turns than there are."""
@@ -145,7 +142,7 @@ class LLMSession:
 
         In a replay the settings do not count: a recording is to answer wherever it is taken to.
         """
-        if self.model is None and self.services.cache.mode == "replay":
+        if self.model is None and self.services.cache.is_replaying:
             return None
         return self.model or self.services.providers.default_model
 
@@ -165,7 +162,7 @@ class LLMSession:
         """
         message = Message.user(prompt, images) if isinstance(prompt, str) else prompt
         asked = Asked(
-            prompt=message, options=options.merged_over(self.options), system=system, choice=choice, wanted=wanted,
+            prompt=message, options=self._completed(options), system=system, choice=choice, wanted=wanted,
             place=place or CellPlace(), append=append, joins=not private, filled=tuple(filled), template=template,
             instead=instead, read_interval=read_interval,
         )  # fmt: skip
@@ -183,23 +180,26 @@ class LLMSession:
         """
         message = Message.user(prompt, images) if isinstance(prompt, str) else prompt
         asked = Asked(
-            prompt=message, options=options.merged_over(self.options), system=system, choice=choice, wanted=wanted,
+            prompt=message, options=self._completed(options), system=system, choice=choice, wanted=wanted,
             place=place or CellPlace(), sees=False, joins=False, completion=completion, read_interval=read_interval,
             alone=alone,
         )  # fmt: skip
         return Answering(self, asked)
 
     def ask_again(
-        self, *, choice: Choice | None = None, wanted: str | None = None, options: GenerationOptions = DEFAULT_OPTIONS,
-        read_interval: float = 0.0,
+        self, *, place: CellPlace | None = None, choice: Choice | None = None, wanted: str | None = None,
+        options: GenerationOptions = DEFAULT_OPTIONS, read_interval: float = 0.0,
     ) -> Answering:  # fmt: skip
-        """Ask the last question again; both answers are kept, the new one counts. Raises `SessionError` if there is none."""
-        turn = next((turn for turn in self.store.before(self.id, None, limit=50) if messages_of(turn)), None)
+        """Ask the last question above a place again, which is the end where none is given; both answers are kept, the new
+        one counts. Raises `SessionError` if there is none.
+        """
+        spot = self._spot(place := place or CellPlace(), is_asked=False)
+        turn = last_before(self.store, self.id, spot.position, spot.hidden)
         if turn is None:
             raise SessionError("there is no turn to ask again", next_step="Ask something first: %chat your question")
         asked = Asked(
-            prompt=turn.prompt, options=options.merged_over(self.options), system=turn.system, choice=choice, wanted=wanted,
-            again=turn, read_interval=read_interval,
+            prompt=turn.prompt, options=self._completed(options), system=turn.system, choice=choice, wanted=wanted,
+            place=place, again=turn, read_interval=read_interval,
         )  # fmt: skip
         return Answering(self, asked)
 
@@ -220,29 +220,26 @@ class LLMSession:
         asked = answering.asked
         spot = Spot(float("inf"))
         if asked.again is not None:
-            answering.turn, spot = asked.again, Spot(asked.again.position)
+            spot = await asyncio.to_thread(self._spot, asked.place, is_asked=False)
+            answering.turn, spot = asked.again, replace(spot, position=asked.again.position)
         elif asked.joins:
             answering.turn, spot = await asyncio.to_thread(self._write_down, asked)
             if spot.note:
                 answering.notes.append(spot.note)
         elif asked.sees:
-            spot = await asyncio.to_thread(self._spot, asked, is_asked=False)
+            spot = await asyncio.to_thread(self._spot, asked.place, asked.append, is_asked=False)
         return await self._question(answering.request, asked, spot)
 
     async def _question(self, request: str, asked: Asked, spot: Spot) -> Question:
         given = asked.system
         if given is None and asked.sees:
-            given = await asyncio.to_thread(self._given_system, spot)
+            given = await asyncio.to_thread(self.store.system_before, self.id, spot.position, skip=spot.hidden)
         earlier = EarlierTurns(self.store, self.id, spot.position, spot.hidden) if asked.sees else NothingEarlier()
         return Question(
             request=request, prompt=asked.prompt, system=given or self.system, options=asked.options, earlier=earlier,
             completion=asked.completion, read_interval=asked.read_interval, is_instructed=given is not None,
             policy=self.policy,
         )  # fmt: skip
-
-    def _given_system(self, spot: Spot) -> str | None:
-        """The instructions that the person gave in this conversation before a turn."""
-        return self.store.system_before(self.id, spot.position, skip=spot.hidden)
 
     async def route(self, question: Question, asked: Asked) -> Asking:
         """How a question of this conversation finds who answers it."""
@@ -261,9 +258,11 @@ class LLMSession:
 
     async def preview(self, asked: Asked) -> tuple[Choice | None, Fitted]:
         """What the question would send and to whom, `None` in a replay; it is not sent, and stands nowhere."""
-        is_replay = self.services.cache.mode == "replay"
-        choice = None if is_replay else asked.choice or await self.current_choice()
-        spot = await asyncio.to_thread(self._spot, asked, is_asked=False) if asked.sees else Spot(float("inf"))
+        is_replay = self.services.cache.is_replaying
+        choice = None if is_replay else await self.services.providers.seen(asked.choice or await self.current_choice())
+        spot = Spot(float("inf"))
+        if asked.sees:
+            spot = await asyncio.to_thread(self._spot, asked.place, asked.append, is_asked=False)
         question = await self._question("preview", asked, spot)
         providers, context = self.services.providers, self.services.context
         if choice is None:
@@ -283,13 +282,14 @@ class LLMSession:
 
     def _written(self, asked: Asked) -> tuple[TurnRecord, Spot]:
         self.save()
-        spot = self._spot(asked) if asked.instead is None else self._spot_of(asked.instead)
-        before = self._last_before(spot)
+        spot = self._spot(asked.place, asked.append) if asked.instead is None else self._spot_of(asked.instead)
+        before = last_before(self.store, self.id, spot.position, spot.hidden)
         own = uuid.uuid4().hex[:12]
-        document = self.document
+        document, asked_before = self.document, asked.instead
         turn = TurnRecord(
             id=own, session=self.id, slot=spot.slot or own, position=spot.position, cell=spot.cell,
-            client=(asked.instead or asked.place).client, execution=asked.place.execution, prompt=asked.prompt,
+            notebook=asked_before.notebook if asked_before is not None else self._path if spot.cell else None,
+            client=(asked_before or asked.place).client, execution=asked.place.execution, prompt=asked.prompt,
             system=asked.system, created=time.time(), stamp=document.stamp if document is not None else "",
             under=digest_after(place_of(before) if before is not None else None),
             was_saved=document is not None and self.order.lists(spot.cell), filled=asked.filled, template=asked.template,
@@ -301,25 +301,25 @@ class LLMSession:
             self.events.publish(TurnReplaced(session=self.id, turn=spot.replaces))
         return turn, spot
 
-    def _last_before(self, spot: Spot) -> TurnRecord | None:
-        """The last turn before a place that a model sees anything of; it is almost always the first one that is read."""
-        for count in (1, 20):
-            nearest = self.store.before(self.id, spot.position, limit=count, skip=spot.hidden)
-            if (found := next((turn for turn in nearest if messages_of(turn)), None)) is not None:
-                return found
-        return None
-
-    def _spot(self, asked: Asked, *, is_asked: bool = True) -> Spot:
-        if asked.place.cell_id is None and self._order is None and self.notebook is None:
+    def _spot(self, place: CellPlace, append: bool = False, *, is_asked: bool = True) -> Spot:
+        """Where a question goes, or would go."""
+        if place.cell_id is None and self._order is None and self.notebook is None:
             return Spot(self.store.last_position(self.id) + 1)
         with self._turnstile:
             order = self.order
             order.read(self.document)
             if not is_asked:
-                order.hear(replace(asked.place, silent=frozenset()))
-                return order.look(asked.place, append=asked.append)
-            order.hear(asked.place)
-            return order.spot(asked.place, append=asked.append)
+                order.hear(replace(place, silent=frozenset()))
+                return order.look(place, append=append)
+            order.hear(place)
+            return order.spot(place, append=append)
+
+    def hear(self, place: CellPlace) -> None:
+        """Leave out what cells had asked that have run without asking here, or were deleted."""
+        with self._turnstile:
+            if any(cell in self.order.places.of_cell for cell in place.silent | place.deleted):
+                self.order.read(self.document)
+                self.order.hear(place)
 
     def _spot_of(self, turn: TurnRecord) -> Spot:
         """Where a turn stands by now, for a new version of it."""
@@ -330,9 +330,13 @@ class LLMSession:
     @property
     def order(self) -> Order:
         """The places of the turns that have a cell."""
-        if self._order is None:
-            self._order = Order(self.store, self.id)
+        if self._order is None or self._order.notebook != self._path:
+            self._order = Order(self.store, self.id, self._path)
         return self._order
+
+    @property
+    def _path(self) -> str | None:
+        return str(self.notebook) if self.notebook is not None else None
 
     # -- keeping it
 
@@ -343,6 +347,10 @@ class LLMSession:
         turns = [msgspec.structs.replace(turn, session=self.id) for turn in other.store.all_turns(other.id)]
         self.save()
         self.store.take_in(self.record, turns)
+
+    def _completed(self, options: GenerationOptions) -> GenerationOptions:
+        """What a question says, with what holds for all questions where it says nothing."""
+        return options.merged_over(self.options).merged_over(GenerationOptions(timeout=self.services.timeout))
 
     def forget_choice(self) -> None:
         """Choose the model anew at the next question: the settings have changed."""
@@ -363,15 +371,7 @@ class LLMSession:
 
     def find_turn(self, name: str) -> TurnRecord:
         """The turn of that id, or the only one whose id begins so. Raises `SessionError`."""
-        turn = self.store.turn(self.id, name)
-        if turn is None and len(name) >= SHORT_ID:
-            near = [place.id for place in self.store.places(self.id) if place.id.startswith(name)]
-            turn = self.store.turn(self.id, near[0]) if len(near) == 1 else None
-        if turn is None:
-            raise SessionError(
-                f"there is no turn {name[:40]!r} in this conversation", next_step="%llm history lists them."
-            )
-        return turn
+        return found_turn(self.store, self.id, name)
 
     def restore(self, turn: str) -> None:
         """Let an older version of a turn count again. Raises `SessionError` where there is none of that id."""

@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Collection, Sequence
+from pathlib import Path
+
+import msgspec
 
 from llm_jupyter.context import Exchange
 from llm_jupyter.store import AnswerRecord, Place, Store, TurnRecord, TurnState
@@ -43,9 +46,25 @@ def digest_after(before: Place | None) -> str:
 def place_of(turn: TurnRecord) -> Place:
     """Where a turn stands, without its texts."""
     return Place(
-        slot=turn.slot, id=turn.id, cell=turn.cell, client=turn.client, position=turn.position, left_out=turn.left_out,
-        was_saved=turn.was_saved, stamp=turn.stamp, created=turn.created, under=turn.under, answers=len(turn.answers),
+        slot=turn.slot, id=turn.id, cell=turn.cell, notebook=turn.notebook, client=turn.client, position=turn.position,
+        left_out=turn.left_out, was_saved=turn.was_saved, stamp=turn.stamp, created=turn.created, under=turn.under, answers=len(turn.answers),
     )  # fmt: skip
+
+
+def last_before(store: Store, session: str, position: float, hidden: Collection[str] = ()) -> TurnRecord | None:
+    """The last turn before a position that a model sees anything of; it is almost always the first one that is read."""
+    for count in (1, 50):
+        nearest = store.before(session, position, limit=count, skip=hidden)
+        if (found := next((turn for turn in nearest if messages_of(turn)), None)) is not None:
+            return found
+    return None
+
+
+def asked_in(notebook: Path | None, turn: TurnRecord) -> TurnRecord:
+    """A turn as one of a notebook's cell; as one without a cell, where the notebook is not known."""
+    if notebook is None or turn.cell is None:
+        return msgspec.structs.replace(turn, cell=None, notebook=None)
+    return msgspec.structs.replace(turn, notebook=str(notebook))
 
 
 class EarlierTurns:

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ValidationError
 from llm_jupyter.errors import ConfigurationError
 from llm_jupyter.settings.environment import environment_layer
 from llm_jupyter.settings.keys import ALIASES, NAMED, written
-from llm_jupyter.settings.model import FILE_NAME, LLMSettings, home_folder, same
+from llm_jupyter.settings.model import AS_FOUND, FILE_NAME, LLMSettings, home_folder, same
 from llm_jupyter.settings.problems import explained, no_toml
 from llm_jupyter.settings.provenance import Layer, Provenance, Source
 from llm_jupyter.settings.schema import Schema
@@ -41,21 +41,36 @@ def load_settings(
     `ConfigurationError` naming the place of what is wrong: the file with the line, the variable or %config.
     """
     home = home_folder(environment)
-    person = _person_layer(home / FILE_NAME)
-    ours, locks = _system_layers(system_files() if system is None else system)
-    config = Layer(Source.CONFIG, _plain(overrides or {}), "%config")
-    known = _names([config, person, *ours, *locks])
-    variables = environment_layer(environment, LLMSettings.model_fields, known, home)
-    layers = [*locks, config, variables, person, *ours]
-    for layer in layers:
-        _use_one_name(layer)
-    provenance = Provenance(layers, values := _merged(layers))
+    layers = layers_around(_person_layer(home / FILE_NAME), overrides or {}, environment, system)
+    values, held = merged(layers), locks_on_others(layers)
+    said = {**values, "providers": {**values.get("providers", {}), **held}} if held else values
+    provenance = Provenance(layers, said)
     try:
         settings = LLMSettings.model_validate({"home": home, **values})
+        if held:
+            tables = {name: {"kind": AS_FOUND, **table} for name, table in held.items()}
+            settings._held = LLMSettings.model_validate({"home": home, "providers": tables}).providers
     except ValidationError as error:
         raise explained(error, provenance, Schema(LLMSettings)) from None
     settings._provenance = provenance
     return settings
+
+
+def layers_around(
+    person: Layer, overrides: Mapping[str, Any], environment: Mapping[str, str], system: Sequence[Path] | None
+) -> list[Layer]:
+    """What every place says, the strongest first, where `person` is what the person's file says.
+
+    Raises `ConfigurationError` for a place that cannot be read.
+    """
+    ours, locks = _system_layers(system_files() if system is None else system)
+    config = Layer(Source.CONFIG, _plain(overrides), "%config")
+    known = _names([config, person, *ours, *locks])
+    variables = environment_layer(environment, LLMSettings.model_fields, known, home_folder(environment))
+    layers = [*locks, config, variables, person, *ours]
+    for layer in layers:
+        use_one_name(layer)
+    return layers
 
 
 def system_files() -> list[Path]:
@@ -120,7 +135,7 @@ def _file_layer(file: Path, source: Source) -> Layer:
     return layer
 
 
-def _use_one_name(layer: Layer) -> None:
+def use_one_name(layer: Layer) -> None:
     """Keep a setting that has two names under one of them. Raises `ConfigurationError` where they contradict."""
     for alias, kept in ALIASES.items():
         section, field = map(str, alias)
@@ -140,13 +155,37 @@ def _use_one_name(layer: Layer) -> None:
         layer.as_written[kept] = alias
 
 
-def _merged(layers: Sequence[Layer]) -> dict[str, Any]:
+def merged(layers: Sequence[Layer]) -> dict[str, Any]:
+    """What comes out of all of them, the strongest first."""
     values: dict[str, Any] = {}
     for layer in reversed(layers):
         _forget_other_credentials(values, layer.values)
         _merge(values, layer.values)
-    _drop_locks_on_nothing(values, layers)
+    for name in locks_on_others(layers):
+        del values["providers"][name]
+    if values.get("providers") == {}:
+        del values["providers"]
     return values
+
+
+def locks_on_others(layers: Sequence[Layer]) -> dict[str, dict[str, Any]]:
+    """What is locked of providers that no layer sets up, by name: it holds for one that is found or built in."""
+    values: dict[str, Any] = {}
+    for layer in reversed(layers):
+        if layer.source is Source.LOCK:
+            _forget_other_credentials(values, layer.values)
+            _merge(values, layer.values)
+    tables = values.get("providers")
+    if not isinstance(tables, dict):
+        return {}
+    ordinary = [layer for layer in layers if layer.source is not Source.LOCK]
+    return {
+        name: table
+        for name, table in tables.items()
+        if isinstance(table, dict)
+        and "kind" not in table
+        and not any(layer.has(("providers", name)) for layer in ordinary)
+    }
 
 
 def _merge(below: dict[str, Any], above: Mapping[str, Any]) -> None:
@@ -167,20 +206,6 @@ def _forget_other_credentials(below: dict[str, Any], above: Mapping[str, Any]) -
         if isinstance(table, Mapping) and isinstance(provider, dict) and any(way in table for way in CREDENTIALS):
             for way in CREDENTIALS:
                 provider.pop(way, None)
-
-
-def _drop_locks_on_nothing(values: dict[str, Any], layers: Sequence[Layer]) -> None:
-    """A lock on parts of a provider that nobody has set up fixes nothing yet."""
-    providers = values.get("providers")
-    if not isinstance(providers, dict):
-        return
-    ordinary = [layer for layer in layers if layer.source is not Source.LOCK]
-    for name, table in list(providers.items()):
-        mentioned = any(layer.has(("providers", name)) for layer in ordinary)
-        if not mentioned and isinstance(table, dict) and "kind" not in table:
-            del providers[name]
-    if not providers:
-        del values["providers"]
 
 
 def _names(layers: Sequence[Layer]) -> dict[str, set[str]]:

@@ -57,7 +57,8 @@ def explanation(settings: LLMSettings, key: Key) -> Explanation:
     """What one setting means and may be. Raises `ConfigurationError` for an unknown one."""
     schema = Schema(type(settings))
     schema.check(key)
-    if len(key) > 1 and key[0] in NAMED and key[1] not in getattr(settings, str(key[0])):
+    is_there = len(key) < 2 or key[0] not in NAMED or key[1] in getattr(settings, str(key[0]))
+    if not is_there and not _is_held(settings, key):
         raise ConfigurationError(
             f"no [{written(key[:2])}] is set", next_step=f"Such a table can hold: {', '.join(schema.names(key[:2]))}."
         )
@@ -96,10 +97,22 @@ def _entry(settings: LLMSettings, key: Key, value: Any) -> Entry:
 
 
 def _values(settings: LLMSettings, under: Key) -> Iterator[tuple[Key, Any]]:
+    held = [
+        (("providers", name, field), getattr(table, field))
+        for name, table in settings.held.items()
+        for field in sorted(table.model_fields_set - {"kind"})
+    ]
     value: Any = settings
     for part in under:
         value = value.get(part) if isinstance(value, Mapping) else getattr(value, str(part), None)
-    yield from _below(under, value)
+    if value is not None or not _is_held(settings, under):
+        yield from _below(under, value)
+    yield from ((key, value) for key, value in held if key[: len(under)] == under)
+
+
+def _is_held(settings: LLMSettings, key: Key) -> bool:
+    """Whether the key is that of a provider which has no table of its own, and parts of which are locked, or below it."""
+    return len(key) > 1 and key[0] == "providers" and key[1] in settings.held
 
 
 def _below(key: Key, value: Any) -> Iterator[tuple[Key, Any]]:

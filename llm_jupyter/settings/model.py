@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import platformdirs
-from pydantic import BaseModel, Field, PrivateAttr, field_validator, model_validator
+from pydantic import BaseModel, Field, PrivateAttr, ValidationError, field_validator, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from llm_jupyter.settings.keys import ALIASES, NAMED, PREFIX, Key, read
 from llm_jupyter.settings.provenance import Provenance
 from llm_jupyter.settings.schema import Schema
 from llm_jupyter.settings.sections import (
+    CREDENTIALS,
     FIRST_TOKEN_TIMEOUT,
     ConnectionSettings,
     HostSettings,
@@ -26,6 +28,14 @@ from llm_jupyter.settings.sections import (
 from llm_jupyter.settings.values import FullModelName, Names, OptionalSeconds, Seconds, YesNoOrPath
 
 FILE_NAME = "config.toml"
+
+AS_FOUND = "(as found)"
+"""The kind in a table that locks parts of a provider which nobody has set up."""
+
+BUILT_IN_HOST = "embedded"
+"""The host whose command is ours: its table sets its limits."""
+
+ITS_LIMITS = frozenset({"memory_limit", "on_memory", "idle_unload"})
 
 
 def home_folder(environment: Mapping[str, str] = os.environ) -> Path:
@@ -82,6 +92,7 @@ class LLMSettings(Section):
     )
 
     _provenance: Provenance = PrivateAttr(default_factory=Provenance)
+    _held: dict[str, ProviderSettings] = PrivateAttr(default_factory=dict)
 
     @model_validator(mode="before")
     @classmethod
@@ -116,6 +127,19 @@ class LLMSettings(Section):
     @classmethod
     def _providers_know_their_names(cls, providers: dict[str, ProviderSettings]) -> dict[str, ProviderSettings]:
         return {name: provider.named(name) for name, provider in providers.items()}
+
+    @field_validator("hosts")
+    @classmethod
+    def _hosts_have_commands(cls, hosts: dict[str, HostSettings]) -> dict[str, HostSettings]:
+        missing = [name for name, host in hosts.items() if not host.command and name != BUILT_IN_HOST]
+        faults = [InitErrorDetails(type="missing", loc=(name, "command"), input=None) for name in missing]
+        if (built_in := hosts.get(BUILT_IN_HOST)) is not None:
+            ours = PydanticCustomError("value_error", "must not be given: how that one runs is not for the settings")
+            given = sorted(built_in.model_fields_set - ITS_LIMITS)
+            faults += [InitErrorDetails(type=ours, loc=(BUILT_IN_HOST, field), input=None) for field in given]
+        if faults:
+            raise ValidationError.from_exception_data("hosts", faults)
+        return hosts
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, LLMSettings) and dict(self) == dict(other)
@@ -152,6 +176,20 @@ class LLMSettings(Section):
     def is_locked(self, name: str) -> bool:
         """Whether the system's file fixes this setting, or something in this table, so that nothing else may change it."""
         return self._provenance.lock(self.key(name)) is not None
+
+    @property
+    def held(self) -> Mapping[str, ProviderSettings]:
+        """What the system's file locks of providers that nobody has set up, by name. They are no providers of the settings."""
+        return self._held
+
+    def as_locked(self, name: str, found: ProviderSettings) -> ProviderSettings:
+        """How a provider may be made that is built in or found, and has no table in the settings: as the locks say."""
+        if (lock := self._held.get(name)) is None:
+            return found
+        fixed = {field: getattr(lock, field) for field in lock.model_fields_set if field != "kind"}
+        if any(way in fixed for way in CREDENTIALS):  # who says how its key is got says all of it
+            fixed = {**dict.fromkeys(CREDENTIALS), **fixed}
+        return found.model_copy(update=fixed).named(name)
 
     def for_model(self, model: str) -> ModelSettings:
         """What is set for `provider/model`; nothing where its table is not there."""

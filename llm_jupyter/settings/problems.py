@@ -21,7 +21,16 @@ def no_toml(file: Path, error: Exception) -> ConfigurationError:
 
 def explained(error: ValidationError, provenance: Provenance, schema: Schema) -> ConfigurationError:
     """The first fault as an error that names its place."""
-    fault = error.errors(include_url=False, include_input=False)[0]
+    return next(iter(faults(error, provenance, schema).values()))
+
+
+def faults(error: ValidationError, provenance: Provenance, schema: Schema) -> dict[Key, ConfigurationError]:
+    """Each fault as an error that names its place, by the key at which it stands."""
+    found = error.errors(include_url=False, include_input=False)
+    return {fault["loc"]: _explained(fault, provenance, schema) for fault in found}
+
+
+def _explained(fault: Mapping[str, Any], provenance: Provenance, schema: Schema) -> ConfigurationError:
     location = tuple(part for part in fault["loc"] if part != "[key]")
     key = schema.value_of(location)
     allowed = schema.allowed(key)
@@ -37,8 +46,9 @@ def explained(error: ValidationError, provenance: Provenance, schema: Schema) ->
         meaning = f"{info.description} " if info and info.description else ""
         step = f"{meaning}Give it there, or in {variable(name)}."
         return ConfigurationError(f"{written(name)} is missing", where=place, next_step=step)
-    what = f"{written(name)} {_demand(fault, allowed)}"
-    return ConfigurationError(what, where=place, next_step=_next_step(layer, schema.value_of(name)))
+    demand = _demand(fault, allowed)
+    step = "Take it out there." if demand.startswith("must not") else _next_step(layer, schema.value_of(name))
+    return ConfigurationError(f"{written(name)} {demand}", where=place, next_step=step)
 
 
 def _demand(fault: Mapping[str, Any], allowed: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
@@ -79,8 +80,9 @@ class Layer:
         for length in range(len(key), 0, -1):
             if key[:length] in self.variables:
                 return self.variables[key[:length]]
-        below = sorted(name for at, name in self.variables.items() if at[: len(key)] == key)
-        return ", ".join(below) or self.name
+            if below := sorted(name for at, name in self.variables.items() if at[:length] == key[:length]):
+                return ", ".join(below)
+        return self.name
 
 
 class Provenance:
@@ -110,6 +112,12 @@ class Provenance:
         """The layer that fixes the value, if one does."""
         layer = self.giver(key)
         return layer if layer is not None and layer.source is Source.LOCK else None
+
+    def overruling(self, key: Key) -> Layer | None:
+        """The layer that goes over what the person's file says of this key, if one does."""
+        key = ALIASES.get(key, key)
+        above = itertools.takewhile(lambda layer: layer.source is not Source.PERSON, self.layers)
+        return next((layer for layer in above if layer.has(key)), None)
 
     def set_aside(self, key: Key) -> list[str]:
         """The places that say something else than the lock on this key, and are not heard."""

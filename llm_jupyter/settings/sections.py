@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
+import socket
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal, Self
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, field_validator
 
@@ -74,7 +76,7 @@ class ProviderSettings(Section):
             raise ValueError("must start with http:// or https://")
         if not _has_host(url):
             raise ValueError("names no host, or no valid port")  # the parser's own words could quote a password
-        return url.rstrip("/")
+        return _with_whole_number(url.rstrip("/"))
 
     @field_validator("api_key_keyring", mode="before")
     @classmethod
@@ -193,6 +195,20 @@ class HostSettings(Section):
         if not path.startswith("/"):
             raise ValueError("must be a path that starts with /")
         return path
+
+
+def _with_whole_number(url: str) -> str:
+    """The URL with `127.0.0.1` for `127.1`: the system reads an address with parts left out, the HTTP client does not."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    if not re.fullmatch(r"[\d.]+", host):
+        return url
+    try:
+        number = socket.inet_ntoa(socket.inet_aton(host))
+    except OSError:
+        return url
+    before, at, place = parts.netloc.rpartition("@")
+    return urlunsplit(parts._replace(netloc=f"{before}{at}{number}{place[len(host) :]}"))
 
 
 def _has_host(url: str) -> bool:

@@ -9,6 +9,10 @@ from typing import Any
 import msgspec
 
 from llm_jupyter.types import LLMResponse, Message
+from llm_jupyter.wording import shortened
+
+QUESTION = 50
+"""Characters of a question that stand for a conversation without a name."""
 
 
 class TurnState(StrEnum):
@@ -33,8 +37,8 @@ class SessionRecord(msgspec.Struct, frozen=True, kw_only=True):
     """A conversation.
 
     `notebook` is an absolute path, `parent` the conversation that it was forked from, `holder` the living process that
-    uses it (`MACHINE.PID.START`). `turns` counts those that have an answer and stand in the context; it is filled in on
-    reading and ignored on saving.
+    uses it (`MACHINE.PID.START`). `turns` counts those that have an answer and stand in the context, `question` is the
+    beginning of what was asked first; both are filled in on reading and ignored on saving.
     """
 
     id: str
@@ -47,11 +51,18 @@ class SessionRecord(msgspec.Struct, frozen=True, kw_only=True):
     holder: str | None = None
     config: SessionConfig = SessionConfig()
     turns: int = 0
+    question: str = ""
 
     @property
     def title(self) -> str:
-        """What it is called where people read of it: its name, its notebook, or its id."""
-        return self.name or (Path(self.notebook).name if self.notebook else self.id)
+        """What it is called where people read of it: its name, its notebook, its first question in quotes, or its id."""
+        return self.name or (Path(self.notebook).name if self.notebook else self.quoted or self.id)
+
+    @property
+    def quoted(self) -> str:
+        """The beginning of its first question on one line, in quotes; empty where there is none."""
+        asked = shortened(" ".join(self.question.split()), QUESTION)
+        return f"“{asked}”" if asked else ""
 
 
 class Filled(msgspec.Struct, frozen=True):
@@ -73,6 +84,8 @@ class AnswerRecord(msgspec.Struct, frozen=True, kw_only=True):
 class TurnRecord(msgspec.Struct, frozen=True, kw_only=True):
     """One version of one turn. Its key is `(session, id)`: a fork keeps the ids.
 
+    `cell` is the cell that asked and `notebook` the path of its notebook, as it is called now: the ids of cells tell
+    nothing without it. Both are `None` where nobody told.
     `slot` is its place in the conversation, which all versions of a turn share; exactly one of them `is_current`.
     `left_out` says why it is not in the context now (`""`: it is). `was_saved`: its cell was once seen in the saved
     notebook; `stamp` tells which state of that file was there when it was asked; `under` is the digest of the context
@@ -85,6 +98,7 @@ class TurnRecord(msgspec.Struct, frozen=True, kw_only=True):
     version: int = 1
     position: float
     cell: str | None = None
+    notebook: str | None = None
     client: str | None = None
     execution: str | None = None
     prompt: Message
@@ -107,6 +121,7 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     slot: str
     id: str
     cell: str | None
+    notebook: str | None
     client: str | None
     position: float
     left_out: str

@@ -56,7 +56,14 @@ def conversations(connection: sqlite3.Connection) -> None:
         run(connection, statement)
 
 
-MIGRATIONS: tuple[Migration, ...] = (conversations, search.create)
+def notebooks_of_turns(connection: sqlite3.Connection) -> None:
+    """In which notebook a turn was asked; so far that was its conversation's."""
+    run(connection, "ALTER TABLE turns ADD COLUMN notebook TEXT")
+    theirs = "(SELECT notebook FROM sessions WHERE sessions.id = session)"
+    run(connection, f"UPDATE turns SET notebook = {theirs} WHERE cell IS NOT NULL")  # noqa: S608 - a text of our own
+
+
+MIGRATIONS: tuple[Migration, ...] = (conversations, search.create, notebooks_of_turns)
 VERSION = len(MIGRATIONS)
 
 

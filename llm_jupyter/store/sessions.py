@@ -11,8 +11,13 @@ from llm_jupyter.store.records import SessionConfig, SessionRecord
 from llm_jupyter.store.sql import as_json, columns, reading_rows, run, text, transaction
 
 COLUMNS = ("id", "name", "created", "updated", "kernel", "notebook", "parent", "holder", "config")
-SELECT = """SELECT *, (SELECT count(*) FROM turns WHERE session = sessions.id AND is_current = 1 AND left_out = ''
-    AND state IN ('complete', 'interrupted') AND answers > 0) AS turns FROM sessions"""
+TURNS = """(SELECT count(*) FROM turns WHERE session = sessions.id AND is_current = 1 AND left_out = ''
+    AND state IN ('complete', 'interrupted') AND answers > 0)"""
+ASKED = """(SELECT coalesce(template, (SELECT text FROM parts WHERE turn = serial AND number = 0 AND kind = 'text'))
+    FROM turns WHERE session = sessions.id AND is_current = 1 ORDER BY position, serial LIMIT 1)"""
+BEGINNING = 200
+"""Characters of the first question, as it was typed, that a record has."""
+SELECT = f"SELECT *, {TURNS} AS turns, {ASKED} AS question FROM sessions"
 
 
 def save(connection: sqlite3.Connection, record: SessionRecord) -> None:
@@ -107,4 +112,5 @@ def _records(rows: sqlite3.Cursor) -> list[SessionRecord]:
 
 def _record(row: sqlite3.Row) -> SessionRecord:
     values = columns(row)
-    return SessionRecord(**{**values, "config": SessionConfig(**json.loads(values["config"]))})
+    config, question = SessionConfig(**json.loads(values["config"])), (values["question"] or "")[:BEGINNING]
+    return SessionRecord(**{**values, "config": config, "question": question})

@@ -203,6 +203,10 @@ class Store:
         """Give slots other positions."""
         self._database.do(lambda connection: turns.move(connection, session, positions), session)
 
+    def carry(self, old: str | None, new: str, *, session: str | None = None) -> None:
+        """Let the cells of one notebook be those of another: it was renamed; or, in one conversation, copied."""
+        self._database.do(lambda connection: turns.carry(connection, old, new, session), session)
+
     def mark(
         self, session: str, slots: Collection[str], *, left_out: str | None = None, was_saved: bool | None = None
     ) -> None:

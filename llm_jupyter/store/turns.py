@@ -18,7 +18,7 @@ from llm_jupyter.types import FinishReason, LLMResponse
 
 COLUMNS = (
     "id", "session", "slot", "version", "position", "cell", "client", "execution", "system", "state", "created",
-    "is_current", "left_out", "was_saved", "stamp", "under", "filled", "template",
+    "is_current", "left_out", "was_saved", "stamp", "under", "filled", "template", "notebook",
 )  # fmt: skip
 CURRENT = "session = ? AND is_current = 1"
 
@@ -93,6 +93,15 @@ def move(connection: sqlite3.Connection, session: str, positions: Mapping[str, f
         for slot, position in positions.items():
             sql = f"UPDATE turns SET position = ? WHERE {CURRENT} AND slot = ?"
             run(connection, sql, position, session, slot)
+
+
+def carry(connection: sqlite3.Connection, old: str | None, new: str, session: str | None) -> None:
+    """Say that the notebook of turns is called otherwise now; of all of them, or of those of a conversation."""
+    sql = "UPDATE turns SET notebook = ? WHERE notebook IS ? AND cell IS NOT NULL"
+    if session is None:
+        run(connection, sql, new, old)
+    else:
+        run(connection, f"{sql} AND session = ?", new, old, session)
 
 
 def mark(

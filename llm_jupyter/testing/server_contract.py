@@ -62,7 +62,7 @@ class ServerContract(ProviderContract):
         finally:
             await provider.disconnect()
 
-    @covers("observed")
+    @covers("observed", "told")
     async def test_the_state_follows_what_a_request_has_shown(self, subject: Subject) -> None:
         states: list[ProviderState] = []
 
@@ -76,7 +76,8 @@ class ServerContract(ProviderContract):
             provider.observed(ModelNotFoundError("no such model"))
             assert states == [ProviderState.CONNECTED]
             provider.observed(LLMConnectionError("gone"))
-            assert states == [ProviderState.CONNECTED, ProviderState.FAILED]
+            provider.told(ProviderState.LOADING)
+            assert states == [ProviderState.CONNECTED, ProviderState.FAILED, ProviderState.LOADING]
 
     @covers("stream_chat_completion")
     @pytest.mark.parametrize("size", [1, 7, 100])

@@ -3,7 +3,8 @@
 Thread rules:
 1. All that a dashboard does happens in tasks on the portal's loop, so that it goes on while a cell runs; what may block
    goes to a thread.
-2. A message from the page arrives on whatever thread the kernel has for it; it only starts a task.
+2. A message from the page arrives on whatever thread the kernel has for it; that it was taken is said there, and the
+   rest is a task.
 3. One message with what has changed leaves at most every `beat`; the last state is never held back for good, and if it
    was lost on its way, the page learns of it and asks.
 4. Closing waits for nothing and may be done on any thread. `_lock` is held for sending, so that nothing is sent to a comm
@@ -64,6 +65,8 @@ class Dashboard(BundledWidget):
     """The attributes that it has for whoever holds it, also once it is closed."""
     echo: ClassVar[float] = 2.0
     """Seconds after which the page is told how many messages it should have: a server drops some that come too fast."""
+    lease: ClassVar[float] = 90.0
+    """Seconds after which a page that says no more that it shows this is gone; it says so every 30."""
 
     state = Dict().tag(sync=True, to_json=lambda value, widget: widget.channel.snapshot())
     _is_closed = True
@@ -79,7 +82,7 @@ class Dashboard(BundledWidget):
         self.channel.set("title", self.title)
         self._feed: Feed[Event] = self.llm.events.listen(*((*self.hears, FactoryClosed) if self.hears else ()))
         self._poked, self._has_begun = asyncio.Event(), asyncio.Event()
-        self._viewers: set[str] | None = None
+        self._viewers: dict[str, float] | None = None  # the pages that show it, and when each was heard last
         self._looked_at = 0.0
         self._echo_at = math.inf
         self._trouble: dict[str, Any] | None = None
@@ -200,6 +203,7 @@ class Dashboard(BundledWidget):
             await self._has_begun.wait()
             while not self._feed.closed:
                 await self._news()
+                self._forget_pages()
                 if self._has_reason():
                     await self._look()
                 self._flush()
@@ -207,6 +211,7 @@ class Dashboard(BundledWidget):
         finally:
             self._feed.close()
             if not self._is_closed:  # its services are: what was shown last stays, and answers whatever is asked now
+                self.show("over", True)
                 self.show("notice", {"text": OVER, "error": True})
                 self._tell(self.channel.whole())
             try:
@@ -232,7 +237,7 @@ class Dashboard(BundledWidget):
         if self._is_seen:
             waits.append(asyncio.ensure_future(self._feed.news()))
         look_at = self._looked_at + self.every if self.every and self._is_seen else math.inf
-        at = min(look_at, self._echo_at)
+        at = min(look_at, self._echo_at, self._lease_ends)
         try:
             await asyncio.wait(
                 waits,
@@ -288,10 +293,13 @@ class Dashboard(BundledWidget):
         with self._lock:
             if not isinstance(content, dict) or self._is_closed:
                 return
+            ticket = content.get("ticket")
             if self._job.done:  # its services are closed
                 self._tell(self.channel.whole())
-                self._done(content.get("ticket"))
+                self._done(ticket)
                 return
+            if ticket is not None:  # the page is to know now that somebody is there; to do it may take an hour
+                self._tell({"taken": ticket})
             running = [job for job in self._actions if not job.done]
             self._actions = [*running, self.llm.portal.start(self._act(dict(content)))]
 
@@ -319,9 +327,28 @@ class Dashboard(BundledWidget):
 
     def _seen_by(self, page: str, is_seen: bool) -> None:
         """Several pages may show the same kernel's notebook: it is seen until the last one shows it no more."""
-        was_seen, others = bool(self._viewers), (self._viewers or set()) - {page}
-        self._viewers = others | {page} if is_seen else others
-        if bool(self._viewers) != was_seen:
+        viewers = {**(self._viewers or {}), page: time.monotonic()}
+        if not is_seen:
+            del viewers[page]
+        self._let_see(viewers)
+
+    @property
+    def _lease_ends(self) -> float:
+        """When the first page is to be forgotten, if it says nothing until then."""
+        return min(self._viewers.values()) + self.lease if self._viewers else math.inf
+
+    def _forget_pages(self) -> None:
+        """Forget pages that are gone without a word, as with a laptop that was closed."""
+        now = time.monotonic()
+        if self._viewers and self._lease_ends <= now:
+            if self._kernel is not None and self._kernel.is_running:  # what pages say may have to wait for the cell
+                self._viewers = dict.fromkeys(self._viewers, now)
+            else:
+                self._let_see({page: heard for page, heard in self._viewers.items() if heard + self.lease > now})
+
+    def _let_see(self, viewers: dict[str, float]) -> None:
+        was_seen, self._viewers = bool(self._viewers), viewers
+        if bool(viewers) != was_seen:
             self.seen(not was_seen)
 
     async def _do(self, verb: str, values: dict[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 The state is a flat dictionary of JSON values. Changes gather until they are taken: of several of one key the last counts,
 text and rows that are appended travel alone. So a page gets at most one message a beat, with what is new, however often
-things changed. Whoever comes late, or missed one, asks for the whole state.
+things changed. Long texts travel last, in pieces: nothing else waits behind them. Whoever comes late, or missed one, asks for the whole state.
 """
 
 from __future__ import annotations
@@ -74,12 +74,15 @@ class Channel:
         """The message with all that has changed, `None` where nothing has, or where it has to wait for its bytes."""
         if not self._changes or not self._may_send():
             return None
-        now, later = {}, {}
-        for key, (verb, *values) in self._changes.items():
-            if values and isinstance(values[0], str) and len(values[0]) > BURST:
-                later[key] = ["append", values[0][BURST:]]
-                values = [values[0][:BURST]]
-            now[key] = [verb, *values]
+        now, later, room = {}, {}, max(1, int(self._level))
+        for key, change in sorted(self._changes.items(), key=lambda one: _length(one[1])):
+            verb, *values = change
+            if (length := _length(change)) > room:
+                later[key] = ["append", values[0][room:]] if room else change
+                values = [values[0][:room]]
+            if room or not length:
+                now[key] = [verb, *values]
+            room = max(0, room - length)
         self._changes = later
         message, size = _sendable({"n": self.number + 1, "changes": now})
         self.number += 1
@@ -109,6 +112,11 @@ class Channel:
         self._level = min(float(BURST), self._level + (now - self._filled) * RATE)
         self._filled = now
         return self._level > 0
+
+
+def _length(change: list[Any]) -> int:
+    """Of the text that a change brings, which may travel in pieces; 0 where it brings something else."""
+    return len(change[1]) if len(change) > 1 and isinstance(change[1], str) else 0
 
 
 def _sendable(message: dict[str, Any]) -> tuple[dict[str, Any], int]:

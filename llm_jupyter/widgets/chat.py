@@ -70,7 +70,9 @@ class ChatDashboard(Dashboard):
         self._own: set[Answering] = set()
         self._remarks: dict[str, dict[str, Any]] = {}
         """What is known of turns beyond what is stored of them: why they failed, how long the model thought."""
-        self._later = 0
+        self._ends: list[str] = []
+        """The slots with which the windows end through which somebody went back; none at the end of the conversation."""
+        self._moves = 0
         self._reads_again = True
         self._models = KnownModels(self.llm)
         self._listing = self.llm.portal.start(self._list_models())
@@ -101,8 +103,9 @@ class ChatDashboard(Dashboard):
     async def _read(self, session: LLMSession, asked: Collection[str]) -> None:
         """Show the turns that stand in the conversation; what comes now of an answer is added as it comes."""
         if session is not self._session:
-            self._session, self._window, self._later = session, Window(), 0
-        window = await asyncio.to_thread(look_up, session, self._window.turns, self._later, asked)
+            self._session, self._window, self._ends = session, Window(), []
+        end = self._ends[-1] if self._ends else None
+        window = await asyncio.to_thread(look_up, session, self._window.turns, end, asked)
         self._window = window
         rows = []
         for turn, shown in window.turns.items():
@@ -113,7 +116,7 @@ class ChatDashboard(Dashboard):
                     self.show(key, text)
         self.show("turns", rows)
         self.show("system", window.system)
-        self.show("window", {"earlier": window.earlier, "later": self._later})
+        self.show("window", {"earlier": window.earlier, "later": window.later})
         self._show_session(session)
         for key in list(self.channel.state):
             if ":" in key and key.partition(":")[2] not in window.turns:
@@ -174,7 +177,7 @@ class ChatDashboard(Dashboard):
     async def do_ask(self, prompt: str, system: str | None = None) -> None:
         """Ask the next question; other instructions hold from it on."""
         session = await self._current()
-        self._later, self._reads_again = 0, True
+        self._go([])
         self._start(session.ask(_said(prompt), system=system, read_interval=self.beat))
 
     async def do_again(self, turn: str, prompt: str | None = None) -> None:
@@ -242,12 +245,22 @@ class ChatDashboard(Dashboard):
 
     async def do_earlier(self) -> None:
         """Show the turns before those that are shown."""
-        self._later += len(self._window.turns)
-        self._reads_again = True
+        if self._window.before:
+            self._go([*self._ends, self._window.before])
+
+    async def do_later(self) -> None:
+        """Go one step back towards the last turns."""
+        self._go(self._ends[:-1], to="beginning")
 
     async def do_latest(self) -> None:
         """Show the last turns."""
-        self._later, self._reads_again = 0, True
+        self._go([])
+
+    def _go(self, ends: list[str], to: str = "end") -> None:
+        """Show the turns up to the last of these; the page goes to their `end`, or to their `beginning`."""
+        self._ends, self._reads_again = ends, True
+        self._moves += 1
+        self.show("moved", {"count": self._moves, "to": to})
 
     # -- for a saved file
 

@@ -31,23 +31,27 @@ class Shown:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """The turns that are shown, by id and in their order; `earlier` is how many stand before them, `system` are the
-    instructions that hold after all turns.
+    """The turns that are shown, by id and in their order; `earlier` and `later` are how many stand before and behind them,
+    `before` is the slot of the one just before, `system` are the instructions that hold after all turns.
     """
 
     turns: dict[str, Shown] = field(default_factory=dict)
     stale: frozenset[str] = frozenset()
     earlier: int = 0
+    later: int = 0
+    before: str = ""
     system: str = ""
 
 
-def look_up(session: LLMSession, known: Mapping[str, Shown], later: int, asked: Collection[str]) -> Window:
-    """The last turns that stand in the conversation but for `later` of them. Reads from the disk what is not known.
+def look_up(session: LLMSession, known: Mapping[str, Shown], end: str | None, asked: Collection[str]) -> Window:
+    """The last turns that stand in the conversation up to the slot `end`, if one is given and stands there. Reads from the
+    disk what is not known.
 
     `asked` are the turns that are being answered.
     """
     places = [place for place in session.store.places(session.id) if not place.left_out]
-    first, room, found = len(places) - later, MOST, dict[str, Shown]()
+    last = next((count for count, place in enumerate(places, 1) if place.slot == end), len(places))
+    first, room, found = last, MOST, dict[str, Shown]()
     for place in reversed(places[max(0, first - SHOWN) : first]):
         shown = known.get(place.id)
         if shown is None or not shown.is_settled or place.id in asked:
@@ -61,7 +65,8 @@ def look_up(session: LLMSession, known: Mapping[str, Shown], later: int, asked: 
         first -= 1
     system = session.store.system_before(session.id, float("inf")) or session.system or ""
     return Window(
-        dict(reversed(found.items())), frozenset(stale_turns(places) & found.keys()), max(0, first), system
+        dict(reversed(found.items())), frozenset(stale_turns(places) & found.keys()), earlier=first,
+        later=len(places) - last, before=places[first - 1].slot if first else "", system=system,
     )  # fmt: skip
 
 

@@ -138,7 +138,7 @@ class CompareDashboard(Dashboard):
         number = next((number for number, one in numbers.items() if one is comparison), 0)
         head = {"number": number, "running": self._runs(view), **view.head()}
         self._show_columns(view)
-        if (shown.get("number"), shown.get("over")) != (number, head["over"]):
+        if any(shown.get(name) != head[name] for name in ("number", "over", "hidden")):
             self.show("spread", view.spread())
         self.show("prompt", shortened(comparison.prompts[view.prompt], PROMPT_SHOWN))
         self.show("order", view.order)
@@ -172,7 +172,7 @@ class CompareDashboard(Dashboard):
         asked: str = "",
     ) -> None:  # fmt: skip
         """Ask them all. With a remote one among them, only if `confirmed`; else `leaves` says which, to whoever `asked`."""
-        comparison = comparison_of(prompt, contenders, repeats)
+        comparison = comparison_of(prompt, contenders, repeats, is_blind=self._is_blind)
         if not confirmed and (remote := await self._models.remote_among(one.model for one in comparison.contenders)):
             self.show("leaves", {"asked": asked, "models": remote})
             return
@@ -269,8 +269,9 @@ class CompareDashboard(Dashboard):
         comparison = self._shown().comparison
         if self._kernel is None:
             raise InvalidInputError("there is no notebook to keep it in", next_step="Read it from .result.")
-        self._kernel.keep(name, comparison)
-        self.say(f"{name} holds this comparison: {name}.to_dataframe(), {name}.plot(), {name}.save(...)")
+        replaced = self._kernel.keep(name, comparison)
+        instead = f" in place of a value of type {replaced}" if replaced else ""
+        self.say(f"{name} holds this comparison{instead}: {name}.to_dataframe(), {name}.plot(), {name}.save(...)")
 
     def _shown(self) -> View:
         if self._view is None:

@@ -13,6 +13,7 @@ import msgspec
 
 from llm_jupyter.choice import Choice, answers
 from llm_jupyter.comparison import Comparison, Lane, LaneState, Trial, contenders_of
+from llm_jupyter.comparison.plain import LOADED_FIRST, progress
 from llm_jupyter.comparison.words import seconds
 from llm_jupyter.errors import InvalidInputError
 from llm_jupyter.types import LLMModelInfo
@@ -29,6 +30,8 @@ PROMPT_SHOWN = 10_000
 
 MOST_REPEATS = 10
 """Times that each is asked, from a page."""
+
+HIDDEN_ERROR = "It failed; why is shown with the names."
 
 HEADINGS = ("contender", "state", "first token", "tokens/s", "tokens", "total", "queued", "vote", "answer")
 
@@ -128,8 +131,7 @@ class View:
             "prompts": [_in_a_line(prompt, 80) for prompt in prompts],
             "repeats": self.comparison.repeats,
             "over": sum(lane.is_over for lane in lanes),
-            "failed": sum(lane.state is LaneState.FAILED for lane in lanes),
-            "total": len(lanes),
+            "progress": progress(self.comparison),
             "blind": self.is_blind,
             "hidden": self.is_hidden,
             "judged": self.is_judged,
@@ -147,7 +149,7 @@ class View:
             "ahead": ahead,
             "since": self._began(lane),
             "finish": trial.finish if trial is not None else "",
-            "error": _hidden(_error(lane)) if is_hidden else _error(lane),
+            "error": self._told("\n".join(lane.error)),
             "notes": [] if trial is None or is_hidden else _notes(trial),
             "run": self.runs[number],
             "runs": [self._lane(number, run).state.value for run in runs],
@@ -164,18 +166,29 @@ class View:
         """The figures of each contender over all its answers; nothing where it has only one."""
         if len(self.comparison.progress) == len(self.comparison.contenders):
             return []
-        rows = [msgspec.to_builtins(row) for row in self.comparison.spread()]
+        rows = [{**msgspec.to_builtins(row), "error": self._told(row.error)} for row in self.comparison.spread()]
         return [{name: value for name, value in row.items() if name != "contender"} for row in rows]
 
+    def _told(self, error: str) -> str:
+        """An error as it may be read now: it names the model and its server."""
+        return HIDDEN_ERROR if error and self.is_hidden else error
 
-def comparison_of(prompt: str, contenders: Sequence[Mapping[str, Any]], repeats: int) -> Comparison:
-    """A comparison of what a page has sent, in which a field that was left empty is `None`. Raises `InvalidInputError`."""
+
+def comparison_of(
+    prompt: str, contenders: Sequence[Mapping[str, Any]], repeats: int, *, is_blind: bool = False
+) -> Comparison:
+    """A comparison of what a page has sent, in which a field that was left empty is `None`. Raises `InvalidInputError`.
+
+    One that is blind asks in a random order: contenders on one server are asked in turn, and whoever typed their names would
+    know them by that.
+    """
     if not isinstance(prompt, str) or not prompt.strip():
         raise InvalidInputError("there is nothing to ask", next_step="Type a prompt first.")
     if not isinstance(repeats, int) or not 1 <= repeats <= MOST_REPEATS:
         raise InvalidInputError(f"each is asked 1 to {MOST_REPEATS} times")
     told = [{name: value for name, value in one.items() if value not in (None, "")} for one in contenders]
-    return Comparison(prompt, contenders_of(told), repeats=repeats)
+    several = contenders_of(told)
+    return Comparison(prompt, random.sample(several, len(several)) if is_blind else several, repeats=repeats)
 
 
 def suggested(models: Sequence[LLMModelInfo], choice: Choice | None) -> list[dict[str, Any]]:
@@ -259,15 +272,5 @@ def _server(lane: Lane) -> str:
 
 def _notes(trial: Trial) -> list[str]:
     answered_by = [f"answered by {trial.answered_by}"] if trial.answered_by else []
-    return [*answered_by, *(["recorded earlier"] if trial.from_cache else [])]
-
-
-def _error(lane: Lane) -> str:
-    if lane.failure is not None:
-        return "\n".join(lane.failure.lines())
-    return lane.trial.error if lane.trial is not None else ""
-
-
-def _hidden(error: str) -> str:
-    """An error names the model and its server."""
-    return "It failed; why is shown with the names." if error else ""
+    loaded = [LOADED_FIRST] if trial.was_loaded else []
+    return [*loaded, *answered_by, *(["recorded earlier"] if trial.from_cache else [])]

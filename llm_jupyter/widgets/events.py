@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
@@ -11,7 +12,7 @@ import msgspec
 from llm_jupyter import events as kinds
 from llm_jupyter.errors import InvalidInputError
 from llm_jupyter.events import Event
-from llm_jupyter.events.wording import fields, moment
+from llm_jupyter.events.wording import fields, kind, moment, was_stopped
 from llm_jupyter.types import ProviderState
 from llm_jupyter.widgets.base import Dashboard
 from llm_jupyter.widgets.picture import Picture
@@ -102,7 +103,7 @@ class EventsDashboard(Dashboard):
     async def begin(self) -> None:
         self._filter = Filter()
         self._pace = Pace()
-        self._is_paused = False
+        self._shown_until = math.inf  # the number of the last event before the pause, while there is one
         self._cleared = self._last = 0
         self.show("all_groups", list(dict.fromkeys(GROUPS.values())))
         self._look_back()
@@ -111,7 +112,7 @@ class EventsDashboard(Dashboard):
         matching = [event for event in events if event.sequence > self._last and self._filter.lets(event)]
         if events:
             self._last = max(self._last, events[-1].sequence)
-        if self._is_paused:
+        if self._shown_until < math.inf:
             self.show("waiting", self.channel.state["waiting"] + len(matching))
         elif matching:
             count = max(1, self._pace.take(len(matching)))  # the very last is always shown
@@ -136,12 +137,12 @@ class EventsDashboard(Dashboard):
 
     async def do_pause(self) -> None:
         """Add nothing until `resume`; what comes meanwhile is counted."""
-        self._is_paused = True
+        self._shown_until = min(self._shown_until, self._last)
         self.show("paused", True)
 
     async def do_resume(self) -> None:
         """Go on, with what came meanwhile."""
-        self._is_paused = False
+        self._shown_until = math.inf
         self._look_back()
 
     async def do_clear(self) -> None:
@@ -150,24 +151,25 @@ class EventsDashboard(Dashboard):
         self._look_back()
 
     def _look_back(self) -> None:
-        """Show what is remembered, by the filter of this moment."""
+        """Show what is remembered, by the filter of this moment; what came since a pause is only counted."""
         past = self.llm.events.history()
         self._last = max((event.sequence for event in past), default=0)
-        shown = [event for event in past if event.sequence > self._cleared and self._filter.lets(event)]
+        found = [event for event in past if event.sequence > self._cleared and self._filter.lets(event)]
+        shown = [event for event in found if event.sequence <= self._shown_until]
         self.show("groups", list(self._filter.groups))
         self.show("text", self._filter.text)
         self.show("frequent", self._filter.frequent)
-        self.show("paused", self._is_paused)
-        self.show("waiting", 0)
+        self.show("paused", self._shown_until < math.inf)
+        self.show("waiting", len(found) - len(shown))
         self.show("skipped", 0)
         self.show("rows", [row_of(event) for event in shown[-HELD:]])
 
 
 def row_of(event: Event) -> dict[str, Any]:
     """An event as the page shows it."""
-    kind, about, text = _words(event)
+    what, about, text = _words(event)
     return {
-        "n": event.sequence, "at": event.timestamp, "kind": kind, "tone": tone_of(event), "about": about,
+        "n": event.sequence, "at": event.timestamp, "kind": what, "tone": tone_of(event), "about": about,
         "text": shortened(text, 400),
     }  # fmt: skip
 
@@ -180,6 +182,8 @@ def group_of(event: Event) -> str:
 
 def tone_of(event: Event) -> str:
     """Whether it is `good`, `busy`, `warn`, `bad`, or none of these: `idle`."""
+    if was_stopped(event):
+        return "idle"
     match event:
         case kinds.HostStopped(expected=False):
             return "bad"
@@ -197,4 +201,4 @@ def _words(event: Event) -> tuple[str, str, str]:
     if subjects == ["provider"] and "model" in names:
         subjects.append("model")
     about = "/".join(str(getattr(event, name)) for name in subjects)
-    return type(event).__name__, shortened(about), fields(event, without=subjects)
+    return kind(event), shortened(about), fields(event, without=subjects)

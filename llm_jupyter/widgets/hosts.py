@@ -44,8 +44,8 @@ NOTHING = "No model server runs here that llm_jupyter could watch; a [hosts.NAME
 class HostsDashboard(Dashboard):
     """A row for each host: state, memory, CPU, uptime, restarts, who holds it; start, stop, restart, log.
 
-    The hosts are measured once a second as long as the page shows it. Servers that somebody else started are listed, and
-    never stopped.
+    The hosts are measured once a second as long as the page shows it, those of other kernels too. Servers that somebody
+    else started are listed, and never stopped.
     """
 
     name: ClassVar[str] = "hosts"
@@ -86,7 +86,7 @@ class HostsDashboard(Dashboard):
         self._take(events)
         statuses = self._statuses()
         for status in statuses:
-            self.show(f"host {status.name}", self._row(status))
+            self._show_host(status)
         names = [status.name for status in statuses]
         for gone in set(self._names) - set(names):
             for key in ("host", "taken", "memory", "cpu", "log"):
@@ -143,6 +143,13 @@ class HostsDashboard(Dashboard):
             return statuses
         return [HostStatus(name=EMBEDDED, state="stopped"), *statuses]
 
+    def _show_host(self, status: HostStatus) -> None:
+        key, state = f"host {status.name}", self.channel.state
+        has_ended = status.pid is None and key in state and state[key]["pid"] is not None
+        self.show(key, self._row(status))
+        if has_ended and state.get(f"taken {status.name}"):
+            self._show_taken(status.name, None)  # one that only other kernels use: nobody told of its end
+
     def _row(self, status: HostStatus) -> dict[str, Any]:
         is_at_rest = status.state in AT_REST
         spec = self.llm.hosts.spec(status.name)
@@ -156,6 +163,7 @@ class HostsDashboard(Dashboard):
             "began": self._beginning(status),
             "restarts": status.restarts,
             "holders": status.holders,
+            "held": status.held,
             "reason": status.reason,
             "limit": spec.memory_limit if spec is not None else memory_limit(self.llm, status.name),
             "end": self._ends.get(status.name),

@@ -46,7 +46,7 @@ class ModelsDashboard(Dashboard):
     """Every model of every provider: search, fetch, load, free, delete, use.
 
     Local servers are asked when it opens and when something changed; remote ones only when the person says so. Closing it
-    stops the downloads that it began; the next one goes on where they were.
+    stops the downloads that it began; the next one shows them as stopped, and can go on where they were.
     """
 
     name: ClassVar[str] = "models"
@@ -71,7 +71,7 @@ class ModelsDashboard(Dashboard):
         self._asked = (0.0, 0.0)
         """When the servers were asked last, from and to, in seconds since the epoch."""
         await self._ask()
-        self._show_pulls()
+        self._pulls.show()
 
     async def refresh(self, events: Sequence[Event]) -> None:
         for event in events:
@@ -139,7 +139,7 @@ class ModelsDashboard(Dashboard):
         self._busy[model] = (what, time.time())
         self.poke()
         try:
-            yield await self.llm.providers.resolve(model)
+            yield await self.llm.providers.resolve(model, named=True)
         finally:
             self._settled[model] = time.time()
             self._loading.pop(model, None)

@@ -1,4 +1,4 @@
-"""The downloads that the models dashboard shows: its own, which it can stop, and those that something else asked for."""
+"""The downloads that the models dashboards show: those that one of them began, and those that something else asked for."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
+from weakref import WeakKeyDictionary
 
 from llm_jupyter.download import Download
 from llm_jupyter.errors import InvalidInputError, LLMError
@@ -28,7 +29,9 @@ QUIET = 5.0
 
 @dataclass
 class Pull:
-    """One download. `state` is running, elsewhere (something else fetches it), stopped or failed; `error` says why."""
+    """One download. `state` is running (a dashboard fetches it), elsewhere (something else does), stopped or failed; `error`
+    says why.
+    """
 
     number: int
     provider: str
@@ -46,17 +49,34 @@ class Pull:
         self.download = Download(self.model)
 
     @property
+    def is_ours(self) -> bool:
+        """Whether a dashboard fetches it, if only until it has noticed that it is to stop."""
+        return self.job is not None and not self.job.done
+
+    @property
     def full_name(self) -> str:
         """`provider/model` as people read it, without what of an address only the server needs."""
         return f"{self.provider}/{self.download.name}"
 
 
-class Pulls:
-    """All that is fetched now, or was and did not arrive.
+class Kept:
+    """What all dashboards of the same services have in common: what one has stopped, the next can go on with."""
 
-    `changed` is called where there is something new to show, `arrived` with a sentence about a model that is here now.
-    All but `close` is for the portal's loop; `clock` gives seconds since the epoch.
+    def __init__(self) -> None:
+        self.pulls: dict[tuple[str, str], Pull] = {}
+        self.numbers = itertools.count(1)
+        self.shown: set[Pulls] = set()
+        """Whoever shows them now."""
+
+
+class Pulls:
+    """All that is fetched now, or was and did not arrive, as one dashboard shows it.
+
+    `changed` is called where there is something new to show, `arrived` with a sentence about a model that is here now and
+    that this dashboard asked for. All is for the portal's loop; `clock` gives seconds since the epoch.
     """
+
+    _kept: ClassVar[WeakKeyDictionary[LLMProviderManager, Kept]] = WeakKeyDictionary()
 
     def __init__(
         self,
@@ -71,8 +91,10 @@ class Pulls:
         self._changed = changed
         self._arrived = arrived
         self._clock = clock
-        self._pulls: dict[tuple[str, str], Pull] = {}
-        self._numbers = itertools.count(1)
+        self._common = self._kept.setdefault(providers, Kept())
+        self._common.shown.add(self)
+        self._pulls, self._numbers = self._common.pulls, self._common.numbers
+        self._begun: list[Pull] = []
         self._ticking: Job | None = None
 
     async def fetch(self, name: str) -> None:
@@ -89,7 +111,8 @@ class Pulls:
         pull = Pull(pull.number if pull else next(self._numbers), provider.name, model)
         self._pulls[provider.name, model] = pull
         pull.job = self._portal.start(self._run(pull, reports))
-        self._tick()
+        self._begun.append(pull)
+        self._show_all()
 
     async def resume(self, number: int) -> None:
         """Go on with a download that was stopped or failed."""
@@ -97,7 +120,7 @@ class Pulls:
         await self.fetch(f"{pull.provider}/{pull.model}")
 
     def cancel(self, number: int) -> None:
-        """Stop a download of our own; what has arrived stays where it is."""
+        """Stop a download that a dashboard began; what has arrived stays where it is."""
         pull = self._numbered(number)
         if pull.job is not None and pull.state == "running":
             self._end(pull, "stopped")
@@ -110,9 +133,10 @@ class Pulls:
             self._forget(pull)
 
     def hear(self, event: ModelPulling | ModelPulled) -> None:
-        """Take in what was told of a download that is not ours."""
+        """Take in what was told of a download that no dashboard began."""
         pull = self._pulls.get((event.provider, event.model))
-        if pull is not None and (pull.state == "running" or event.timestamp <= pull.ended):
+        if pull is not None and (pull.is_ours or event.timestamp <= pull.ended):
+            self.show()
             return
         if isinstance(event, ModelPulled):
             if pull is not None:
@@ -123,22 +147,28 @@ class Pulls:
             self._pulls[event.provider, event.model] = pull
         pull.heard = self._clock()
         pull.download.add(PullProgress(event.status, event.completed, event.total))
-        self._tick()
+        self.show()
 
     def rows(self) -> list[dict[str, Any]]:
         """All of them as JSON values: bytes, bytes a second, seconds."""
         return [self._row(pull) for pull in self._pulls.values()]
 
     def close(self) -> None:
-        """Stop those of our own. From any thread."""
-        for job in [self._ticking, *(pull.job for pull in list(self._pulls.values()))]:
-            if job is not None:
-                job.cancel()
+        """Show them no longer, and stop those that were begun here."""
+        self._common.shown.discard(self)
+        if self._ticking is not None:
+            self._ticking.cancel()
+        for pull in self._begun:
+            if self._pulls.get((pull.provider, pull.model)) is pull:
+                self.cancel(pull.number)
 
     async def _run(self, pull: Pull, reports: AsyncIterator[PullProgress]) -> None:
         try:
             async for progress in reports:  # nothing else is awaited here, so that stopping reaches what it waits for
                 pull.download.add(progress)
+        except asyncio.CancelledError:
+            pull.ended = self._clock()
+            raise
         except LLMError as error:
             self._end(pull, "failed", "\n".join(error.lines()))
         except Exception as error:
@@ -150,11 +180,11 @@ class Pulls:
 
     def _end(self, pull: Pull, state: str, error: str = "") -> None:
         pull.state, pull.error, pull.ended = state, error, self._clock()
-        self._changed()
+        self._show_all()
 
     def _forget(self, pull: Pull) -> None:
         self._pulls.pop((pull.provider, pull.model), None)
-        self._changed()
+        self._show_all()
 
     def _numbered(self, number: int) -> Pull:
         for pull in self._pulls.values():
@@ -175,8 +205,13 @@ class Pulls:
             "speed": download.speed() if goes_on else None, "left": download.left() if goes_on else None,
         }  # fmt: skip
 
-    def _tick(self) -> None:
+    def _show_all(self) -> None:
+        for pulls in self._common.shown:
+            pulls.show()
+
+    def show(self) -> None:
         """Show now, and from time to time, how far they are, as long as one goes on."""
+        self._changed()
         if self._ticking is None or self._ticking.done:
             self._ticking = self._portal.start(self._show_progress())
 

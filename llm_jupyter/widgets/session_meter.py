@@ -24,7 +24,7 @@ async def measured(llm: LLMFactory, view: View, *, may_ask: bool) -> dict[str, A
     try:
         talk = await asyncio.to_thread(view.talk, llm)
         choice = await _answerer(llm, talk, may_ask)
-        if choice is None and llm.cache.mode != "replay":
+        if choice is None and not llm.cache.is_replaying:
             return {"problem": NOT_CHOSEN}
         return rows.meter(*await talk.preview(talk.ask("", choice=choice).asked))
     except LLMError as error:
@@ -34,7 +34,7 @@ async def measured(llm: LLMFactory, view: View, *, may_ask: bool) -> dict[str, A
 async def _answerer(llm: LLMFactory, talk: LLMSession, may_ask: bool) -> Choice | None:
     """Who would answer; `None` where servers would have to be asked for that, and may not be."""
     chosen = talk.choice or (llm.sessions.current.choice if talk.model is None else None)
-    if chosen is not None or llm.cache.mode == "replay":
+    if chosen is not None or llm.cache.is_replaying:
         return chosen
     provider, named, _ = (talk.wanted_model or "").partition("/")
     if named and provider in llm.registry:

@@ -9,7 +9,7 @@ from typing import Any
 from llm_jupyter.factory import LLMFactory
 from llm_jupyter.sessions import LLMSession
 from llm_jupyter.sessions.history import stale_turns
-from llm_jupyter.sessions.identity import is_held_by_another
+from llm_jupyter.sessions.holding import is_held_by_another
 from llm_jupyter.store import SessionRecord
 from llm_jupyter.widgets import session_rows as rows
 

@@ -162,10 +162,10 @@ class SessionsDashboard(Dashboard):
 
     async def do_fork(self, session: str) -> None:
         """Let the notebook go on with a copy of a conversation."""
-        original = (await asyncio.to_thread(self.llm.sessions.look_at, session)).record.title
         fork = await asyncio.to_thread(lambda: self.llm.sessions.fork(of=session))
+        original = await asyncio.to_thread(self.llm.sessions.one, session)
         self._open(None)
-        self.say(f"This notebook goes on with {fork.id}, a copy of {rows.line(original)}.")
+        self.say(f"This notebook goes on with {rows.line(fork.name)}, a copy of {rows.line(original.title)}.")
 
     async def do_rename(self, session: str, name: str) -> None:
         """Give a conversation another name."""

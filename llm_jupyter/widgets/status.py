@@ -25,7 +25,7 @@ from llm_jupyter.events import (
     ProviderUnregistered,
 )
 from llm_jupyter.factory import LLMFactory
-from llm_jupyter.overview import Answerer, ProviderView, views, who_answers
+from llm_jupyter.overview import Answerer, ProviderView, chosen_but, hindrance, now, views, who_answers
 from llm_jupyter.selection import Recipe
 from llm_jupyter.sessions import LLMSession
 from llm_jupyter.types import ProviderState
@@ -97,7 +97,7 @@ class StatusDashboard(Dashboard):
         self._names = names
         self.show("names", names)
         self.show("absent", absent)
-        self.show("answers", list(self._answerer.lines))
+        self.show("answers", list(now(self.llm, self._answerer)))
         self._ask_again_if_due(bool(absent))
 
     def ended(self) -> None:
@@ -218,7 +218,7 @@ class StatusDashboard(Dashboard):
         self._troubles[name] = {"text": text, "remedy": remedy, "at": round(at, 1)}
 
     def _row(self, view: ProviderView) -> dict[str, Any]:
-        recipe, choice = view.recipe, self._answerer.choice
+        recipe = view.recipe
         is_bad = view.state in IN_TROUBLE
         if is_bad and view.reason:  # which may have changed without the state
             self._note_trouble(recipe.name, view.since or time.time(), view.reason)
@@ -232,7 +232,7 @@ class StatusDashboard(Dashboard):
             "latency": _milliseconds(view.latency),
             "models": None if view.models is None else len(view.models),
             "loaded": sorted(self._loaded[recipe.name]),
-            "answers": choice.model if choice is not None and choice.provider.name == recipe.name else None,
+            "answers": self._answers(recipe),
             "note": "" if is_bad and trouble else view.reason,
             "trouble": {**trouble, "past": not is_bad} if trouble else None,
             "can": {
@@ -241,6 +241,15 @@ class StatusDashboard(Dashboard):
                 "use": recipe.enabled and not is_forbidden,
             },
         }
+
+    def _answers(self, recipe: Recipe) -> dict[str, Any] | None:
+        """What is said of the model of a provider that is chosen, and whether that answers; `None` where it has none."""
+        choice = self._answerer.choice
+        if choice is None or choice.provider.name != recipe.name:
+            return None
+        hindered = hindrance(self.llm, recipe)
+        words = chosen_but(choice.model, hindered) if hindered else f"{choice.model} answers"
+        return {"words": words, "now": not hindered}
 
     def picture(self) -> Picture:
         state = self.channel.state
@@ -260,7 +269,7 @@ def _line(name: str, row: dict[str, Any]) -> tuple[str, ...]:
     models = "" if row["models"] is None else str(row["models"])
     trouble = row["trouble"]
     about = row["note"] if trouble is None or trouble["past"] else f"{trouble['text']}. {trouble['remedy']}"
-    mark = f"{row['answers']} answers" if row["answers"] else ""
+    mark = row["answers"]["words"] if row["answers"] else ""
     return (
         name,
         row["where"],

@@ -104,12 +104,15 @@ class Watched:
         return [(at, text) for at, text in self._page.evaluate("name => window.watched[name]", self._name)]
 
     def after(self, moment: float, pattern: str, within: float = 20.0) -> float:
-        """Seconds from that moment until something said so; waits for it."""
+        """Seconds from that moment until something said so; waits for it.
+
+        What is written down before its event is published may be on the page a little before it: after 0 seconds.
+        """
         end = time.monotonic() + within
         while time.monotonic() < end:
             for at, text in self.said():
-                if at >= moment - 0.002 and re.search(pattern, text):
-                    return at - moment
+                if at >= moment - 0.05 and re.search(pattern, text):
+                    return max(0.0, at - moment)
             self._page.wait_for_timeout(20)
         raise AssertionError(f"nothing like {pattern!r} was said: {self.said()[-3:]}")
 

@@ -13,11 +13,13 @@ from dashboards import (
     Watched,
     by_keyboard,
     dashboard,
+    execute,
     in_a_narrow_cell,
     photographed,
     run_and_close,
     run_cell,
 )
+from pages_of import menu
 from playwright.sync_api import Locator, Page, expect
 
 pytestmark = [pytest.mark.browser, pytest.mark.live, pytest.mark.timeout(180)]
@@ -71,7 +73,7 @@ def test_providers_are_disconnected_connected_and_used_from_the_page(room: Page)
     assert changes.after(pressed, r"\boff\b") < SOON
     expect(off).to_be_focused()
     expect(off).to_have_attribute("aria-disabled", "true")
-    expect(status.get_by_text("is switched off")).to_be_visible()
+    expect(status.locator(".llmj-answers")).to_contain_text("is chosen, but off: %llm connect embedded")
     press(status, "Connect embedded")
     expect(row(status, "embedded")).to_contain_text("connected")
     press(status, "Use embedded")
@@ -111,3 +113,46 @@ def test_hosts_are_stopped_started_restarted_and_their_log_is_read_on_the_page(r
     expect(hosts.get_by_role("img", name=re.compile("^Memory of embedded in the last"))).to_be_visible()
     press(hosts, "Look again for servers that somebody else started")
     run_and_close(room, "hosts", "Hosts")
+
+
+SILENT = "The kernel does not answer. If it was restarted, run %load_ext llm_jupyter, then this cell again."
+GONE = "The kernel of this dashboard is gone. Run %load_ext llm_jupyter, then this cell again."
+DIMMED = re.compile("llmj-past")
+
+
+def test_a_kernel_that_does_not_answer_is_said_so_until_it_does_and_has_done_what_was_asked(room: Page) -> None:
+    run_cell(room, "%llm dash status")
+    status = dashboard(room, "Status")
+    pid = int(execute(room, "import os; os.getpid()").locator(".jp-OutputArea-output").inner_text())
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        off = press(status, "Disconnect embedded")
+        expect(off).to_have_attribute("aria-busy", "true")
+        expect(status.locator(".llmj-notice")).to_have_text(SILENT)
+        expect(off).to_have_attribute("aria-busy", "false")
+        expect(status).to_have_class(DIMMED)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    expect(status.locator(".llmj-notice")).to_contain_text("embedded is disconnected")
+    expect(status).not_to_have_class(DIMMED)
+
+
+def test_a_kernel_that_was_restarted_is_said_to_be_gone_at_once_until_the_cell_runs_again(room: Page) -> None:
+    status = dashboard(room, "Status")
+    press(status, "Connect embedded")
+    expect(status.locator("time").first).to_be_visible()
+    line = Watched(status.locator(".llmj-notice"))
+    menu(room, "Kernel", "Restart Kernel…")
+    restarted = time.time()
+    room.locator(".jp-Dialog").get_by_role("button", name="Confirm Kernel Restart").click()
+    assert line.after(restarted, re.escape(GONE)) < SOON
+    expect(status).to_have_class(DIMMED)
+    stands = status.inner_text()
+    photographed(status, "dashboard-gone")
+    expect(press(status, "Disconnect embedded")).to_have_attribute("aria-busy", "false")
+    assert status.inner_text() == stands
+    run_cell(room, "%load_ext")
+    run_cell(room, "%llm dash status")
+    press(status, "Disconnect embedded")
+    expect(status.locator(".llmj-notice")).to_contain_text("embedded is disconnected")
+    expect(status).not_to_have_class(DIMMED)

@@ -212,6 +212,50 @@ def test_a_question_is_changed_in_its_place_and_later_answers_say_that_they_are_
     expect(square).not_to_contain_text("answered under an earlier version")
 
 
+def sources(page: Page) -> list[str]:
+    """What the cells of the notebook hold, in their order."""
+    return page.locator(".jp-Notebook .jp-Cell .jp-InputArea-editor").all_inner_texts()
+
+
+def test_keys_in_a_dashboard_are_its_own_and_never_commands_for_cells_but_the_notebook_is_saved_by_them(
+    room: Page, chat: Locator
+) -> None:
+    models, log = chat.get_by_role("combobox", name="Model", exact=True), chat.get_by_role("log")
+    question, look, title = field(chat, "Question"), button(chat, "Look for models again"), chat.locator("h3")
+    cells, unsaved = sources(room), room.locator(".lm-TabBar-tab.jp-mod-dirty")
+    commands = (*"bxddjay00", "Control+Enter", "Shift+Enter", "Control+Shift+ArrowDown", "Control+Backspace")
+    for part, keys in ((title, commands), (look, commands), (log, commands), (models, "bx00")):  # others choose there
+        execute(room, "# free")  # the cursor stands elsewhere
+        part.click() if part in (title, look) else part.focus()
+        for key in keys:
+            room.keyboard.press(key)
+        expect(chat).to_be_visible()
+        expect(room.locator(".jp-Dialog")).to_have_count(0)
+        assert sources(room) == cells
+
+    expect(models).to_be_focused()
+    before = models.input_value()
+    room.keyboard.press("ArrowUp")
+    expect(models).not_to_have_value(before)
+    expect(chat).to_contain_text("(local) answers from now on")
+    expect(models).to_be_focused()
+    log.evaluate("element => { element.style.height = '8em'; element.scrollTop = 0; }")
+    log.focus()
+    room.keyboard.press("ArrowDown")
+    eventually(lambda: log.evaluate("element => element.scrollTop") > 0, room)
+    log.evaluate("element => { element.style.height = ''; }")
+
+    question.click()
+    room.keyboard.type("abc")
+    room.keyboard.press("Control+z")
+    expect(question).to_have_value("")
+    assert sources(room) == cells
+    expect(unsaved).not_to_have_count(0)
+    room.keyboard.press("Control+s")
+    expect(unsaved).to_have_count(0)
+    expect(question).to_be_focused()
+
+
 def test_enter_ends_a_composed_word_or_a_line_before_it_sends_and_instructions_go_along(
     room: Page, chat: Locator, desk: ModelServer
 ) -> None:
@@ -242,6 +286,33 @@ def test_enter_ends_a_composed_word_or_a_line_before_it_sends_and_instructions_g
     expect(chat.locator(".llmj-turn").last).to_contain_text("interrupted")
     assert desk.contents()[0] == "Be brief."
     assert desk.last_prompt == "one\ntwoに"
+
+    execute(room, "%chat -q --system 'Be long.' three")
+    expect(field(chat, "Instructions")).to_have_value("Be long.")
+    field(chat, "Instructions").fill("For a conversation that is no more.")
+    log = chat.get_by_role("log")
+    log.evaluate("element => { element.style.height = '8em'; element.scrollTop = 0; }")
+    execute(room, "%llm session new")
+    expect(field(chat, "Instructions")).to_have_value("")
+    for number in range(3):
+        question.fill(f"number {number}" + "\n" * 40)
+        question.press("Enter")
+        expect(chat.locator(".llmj-turn").nth(number)).to_contain_text("Heard: number")
+        expect(chat.locator(".llmj-turn").nth(number).locator(".llmj-answer")).to_be_in_viewport()
+        assert desk.contents()[0].strip() == "number 0"
+        log.evaluate("element => { element.scrollTop = 0; }")
+    log.evaluate("element => { element.style.height = ''; }")
+
+
+def test_a_page_that_is_left_is_no_viewer_any_more_and_one_that_comes_back_is(room: Page, chat: Locator) -> None:
+    def viewers() -> str:
+        return execute(room, "len(chat_dash._viewers)").locator(".jp-OutputArea-output").inner_text()
+
+    eventually(lambda: viewers() == "1", room)
+    room.evaluate("dispatchEvent(new Event('pagehide'))")
+    eventually(lambda: viewers() == "0", room)
+    room.evaluate("dispatchEvent(new Event('pageshow'))")
+    eventually(lambda: viewers() == "1", room)
 
 
 def compose(page: Page, text: str) -> None:
@@ -355,9 +426,11 @@ def test_contenders_that_stream_at_once_are_stopped_and_one_that_fails_is_a_colu
     fill_in(compare, "Is all well?", {"Model": "desk/m"}, {"Model": "desk/other-model"})
     desk.next(reply({"error": {"message": "out of memory"}}, 400), answer("All is well."))
     button(compare, "Ask").click()
-    expect(compare.get_by_role("status").first).to_have_text("2 of 2 answers, 1 failed")
+    expect(compare.get_by_role("status").first).to_have_text("1 of 2 answers, 1 failed")
     expect(compare.locator("article", has_text="out of memory")).to_contain_text("failed")
     expect(compare.locator("article", has_text="All is well.")).to_contain_text("done")
+    button(compare, "Show differences").click()
+    expect(compare.get_by_role("region", name="Differences", exact=True)).to_contain_text("failed.")
 
 
 def test_runs_are_repeated_with_names_hidden_until_the_vote_and_kept_as_a_variable(
@@ -377,7 +450,7 @@ def test_runs_are_repeated_with_names_hidden_until_the_vote_and_kept_as_a_variab
     button(compare, "Better: B").click()
     expect(compare.locator("article h4").last).to_contain_text(re.compile("^B · desk/"))
     compare.get_by_role("switch", name="Blind").uncheck()
-    expect(compare.locator("article h4").first).to_contain_text("desk/m")
+    expect(column(compare, "desk/m")).to_be_visible()
 
     variable = field(compare, "Name of the variable")
     variable.fill("not a name")

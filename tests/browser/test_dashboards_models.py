@@ -150,7 +150,9 @@ def test_a_conversation_is_continued_exported_and_copied(room: Room) -> None:
         assert "How do I drop empty rows?" in (room.folder / f"Survey cleaning{suffix}").read_text()
     frame.get_by_role("button", name="Fork Survey cleaning").click()
     expect(frame).to_contain_text("a copy of Survey cleaning.")
-    expect(frame.get_by_role("region", name=f"Conversation {NOTEBOOK}")).to_contain_text("How do I drop empty rows?")
+    expect(frame.get_by_role("region", name="Conversation Survey cleaning (copy)")).to_contain_text(
+        "How do I drop empty rows?"
+    )
 
 
 def test_a_conversation_is_renamed_and_deleted(room: Room) -> None:
@@ -166,9 +168,9 @@ def test_a_conversation_is_renamed_and_deleted(room: Room) -> None:
     page.keyboard.press("Enter")
     page.keyboard.type("Paired samples")
     with storing(room.home / "sessions.db") as (store, _):
-        converse(store, "one", name="Written elsewhere")
+        converse(store, "one", name="elsewhere")
     frame.get_by_role("button", name="Refresh conversations").click()
-    expect(frame.get_by_role("button", name="Open Written elsewhere")).to_be_visible()
+    expect(frame.get_by_role("button", name="Open “ask one”")).to_be_visible()
     expect(field).to_have_value("Paired samples")
     frame.get_by_role("button", name="Save").click()
     expect(frame).to_contain_text("It is called Paired samples.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from dashboards import dashboard, run_and_close, run_cell, write_notebook
+from dashboards import dashboard, execute, run_and_close, run_cell, write_notebook
 from labs import ARTIFACTS, Lab
 from pages_of import code_cell, menu, open_notebook, wait_until_done
 from playwright.sync_api import Page, expect
@@ -44,6 +44,13 @@ def test_the_dashboards_are_live_and_a_new_cell_stands_below_the_panel(page: Pag
     for source in ("%load_ext", *opened):
         run_cell(page, source)
     status, chat, compare = (dashboard(page, title) for title in ("Status", "Chat", "Compare models"))
+
+    execute(page, "# free")
+    button(status, "Look again for providers and their models").click()
+    for key in "ddxb":
+        page.keyboard.press(key)
+    expect(status).to_be_visible()
+    expect(page.locator(".jp-CodeCell")).to_have_count(len(names) + 2)
 
     asked = ask(chat, CODE)
     expect(status.locator("tr", has_text="embedded")).to_contain_text("connected")

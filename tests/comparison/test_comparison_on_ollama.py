@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -47,20 +47,40 @@ def test_the_embedded_model_and_ollama_answer_side_by_side(llm: LLMFactory) -> N
     assert [row.failures for row in comparison.spread()] == [0, 0]
 
 
-def test_one_that_is_killed_in_mid_stream_is_a_row_and_leaves_the_other_whole(llm: LLMFactory) -> None:
+def kill_embedded(llm: LLMFactory, ollama: Ollama) -> None:
     provider = llm.providers.get("embedded")
     assert isinstance(provider, LlamaCppProvider)
-    killed: list[int] = []
+    os.kill(provider.process_id or 0, signal.SIGKILL)
 
-    def kill(comparison: Comparison) -> None:
+
+def kill_ollama(llm: LLMFactory, ollama: Ollama) -> None:
+    ollama.stop(kill=True)
+
+
+@pytest.mark.parametrize(
+    ("doomed", "kill", "survivor"),
+    [(EMBEDDED, kill_embedded, OLLAMA), (OLLAMA, kill_ollama, EMBEDDED)],
+    ids=["embedded", "ollama"],
+)
+def test_one_that_is_killed_in_mid_stream_is_a_row_and_leaves_the_other_whole(
+    llm: LLMFactory, ollama: Ollama, doomed: str, kill: Callable[[LLMFactory, Ollama], None], survivor: str
+) -> None:
+    was_killed = False
+
+    def strike(comparison: Comparison) -> None:
+        nonlocal was_killed
         dead, other = comparison.progress
-        if not killed and dead.tokens > 3 and other.state in (LaneState.STREAMING, LaneState.DONE):
-            killed.append(provider.process_id or 0)
-            os.kill(killed[0], signal.SIGKILL)
+        if not was_killed and dead.tokens > 3 and other.state in (LaneState.STREAMING, LaneState.DONE):
+            was_killed = True
+            kill(llm, ollama)
 
-    models = [{"model": EMBEDDED, "max_tokens": 1000}, {"model": OLLAMA, "max_tokens": 30}]
-    comparison = compare(COUNT, models, llm=llm, temperature=0, on_tick=kill)
-    assert killed
+    models = [{"model": doomed, "max_tokens": 1000}, {"model": survivor, "max_tokens": 30}]
+    try:
+        comparison = compare(COUNT, models, llm=llm, temperature=0, on_tick=strike)
+    finally:
+        if ollama.process is None:
+            ollama.start()  # for the tests that share it
+    assert was_killed
     dead, other = comparison
     assert (dead.finish, other.finish, other.error) == ("error", "length", "")
     assert dead.answer
@@ -68,3 +88,4 @@ def test_one_that_is_killed_in_mid_stream_is_a_row_and_leaves_the_other_whole(ll
     assert other.tokens == 30
     assert comparison.failure is None
     assert "broke off" in repr(comparison)
+    assert [(row.count, row.failures, row.error) for row in comparison.spread()] == [(0, 1, dead.error), (1, 0, "")]

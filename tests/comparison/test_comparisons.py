@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import sys
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy
+import pandas
 import pytest
 from contests import configured, contest, filled, services
 from hypothesis import given
@@ -16,9 +20,10 @@ from servers.paced import ModelServer, endless
 from servers.scripted import answer
 
 import llm_jupyter
-from llm_jupyter.comparison import Comparison, Range
+from llm_jupyter.comparison import Comparison, LaneState, Range
 from llm_jupyter.comparison.comparing import ComparisonInterrupted
 from llm_jupyter.comparison.page import SHOWN, growing
+from llm_jupyter.comparison.plain import progress
 from llm_jupyter.errors import InvalidInputError, LLMError, ResourceError, StoreError
 
 HOSTILE = [
@@ -36,22 +41,26 @@ def server() -> Iterator[ModelServer]:
 
 
 class Page(HTMLParser):
-    """The tags and attributes that a browser would see, and the text."""
+    """The tags and attributes that a browser would see, the text, and the style of the tag before each piece of it."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
         self.tags: set[str] = set()
         self.attributes: set[str] = set()
         self.text = ""
+        self.style = ""
+        self.styles: dict[str, str] = {}
         self.feed(text)
         self.close()
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.add(tag)
         self.attributes |= {name for name, _ in attrs}
+        self.style = dict(attrs).get("style") or ""
 
     def handle_data(self, data: str) -> None:
         self.text += data
+        self.styles[data] = self.style
 
 
 TAGS = {"div", "p", "strong", "small", "details", "summary", "table", "thead", "tbody", "tr", "th", "td", "br"}
@@ -94,7 +103,7 @@ def test_the_data_frame_has_a_row_for_each_answer_and_a_type_for_each_column() -
     assert contest("p", "a").to_dataframe().empty
 
 
-def test_the_spread_tells_of_whole_answers_alone() -> None:
+def test_the_spread_counts_whole_answers_and_tells_their_figures_alone() -> None:
     ends = ["stop", "stop", "stop", "error", "length", "interrupted"]
     comparison = filled(
         "a", "b", repeats=3, finish=ends, answer=["x", "y", "x", "", "z", ""],
@@ -103,11 +112,42 @@ def test_the_spread_tells_of_whole_answers_alone() -> None:
     a, b = comparison.spread()
     assert (a.contender, a.count, a.failures, a.distinct) == ("a", 3, 0, 2)
     assert (a.first_token, a.tokens, a.tokens_per_second) == (Range(0.2, 0.1, 0.3), Range(10, 10, 30), None)
-    assert (b.count, b.failures, b.distinct) == (3, 1, 1)
+    assert (b.count, b.failures, b.interrupted, b.distinct, b.total) == (1, 1, 1, 1, 3)
     assert (b.first_token, b.tokens) == (Range(0.5, 0.5, 0.5), Range(20, 20, 20))
     assert repr(comparison.spread()).splitlines()[1].split("  ")[0] == "a"
+    assert repr(comparison.spread()).splitlines()[2].split()[:4] == ["b", "1", "1", "1"]
     assert "0.20 (0.10–0.30)" in comparison.spread()._repr_mimebundle_()["text/html"]
     assert repr(comparison).splitlines()[2].endswith("stop, error, interrupted")
+
+
+@pytest.mark.parametrize(
+    ("ends", "errors", "told"),
+    [
+        (["error", "error"], ["<b>it</b> broke", "it broke again"], "<b>it</b> broke"),
+        (["interrupted", "error"], ["", "it broke"], "it broke"),
+        (["error", "stop"], ["it broke", ""], ""),
+        (["interrupted", "interrupted"], ["", ""], ""),
+    ],
+)
+def test_the_spread_says_why_where_no_whole_answer_came(ends: list[str], errors: list[str], told: str) -> None:
+    spread = filled("a", repeats=2, finish=ends, error=errors).spread()
+    page = Page(spread._repr_mimebundle_()["text/html"])
+    assert spread[0].error == told
+    for shown in (repr(spread), page.text):
+        assert ("error" in shown, told in shown) == (bool(told), True)
+    assert page.tags <= TAGS
+
+
+def test_an_error_is_seen_with_its_next_step_on_the_page_and_in_plain_text() -> None:
+    comparison = filled("a", "b", answer=["half", "whole"], finish=["error", "stop"], error=["it <i>broke</i>", ""])
+    failure = comparison.progress[0].failure = LLMError("it <i>broke</i>", where="m" * 200, next_step="Try again.")
+    first, second = failure.lines()
+    bundle = comparison._repr_mimebundle_()
+    for page in (Page(bundle["text/html"]), Page(growing(comparison))):
+        assert {"half", first, second} <= set(page.styles)
+        assert "color:var(--jp-error-color1" in page.styles[first]
+        assert "overflow-wrap:anywhere" in page.styles[first], "a long name would widen a narrow column"
+    assert bundle["text/plain"].splitlines()[-2:] == [f"a failed: {first}", f"    {second}"]
 
 
 def test_the_plot_shows_speed_and_length_and_says_who_failed() -> None:
@@ -142,7 +182,7 @@ trials = st.builds(
 )  # fmt: skip
 
 
-@given(st.lists(trials, min_size=4, max_size=4), st.lists(st.text(min_size=1), min_size=2, max_size=2))
+@given(st.lists(trials, min_size=4, max_size=4), st.lists(st.text().filter(str.strip), min_size=2, max_size=2))
 def test_what_is_saved_is_loaded_as_it_was(
     tmp_path_factory: pytest.TempPathFactory, told: list[dict[str, Any]], prompts: list[str]
 ) -> None:
@@ -217,10 +257,79 @@ def test_compare_calls_back_while_it_runs_and_an_interrupt_hands_over_what_has_a
     [
         ({"prompts": []}, "nothing to compare"),
         ({"models": []}, "no model to compare"),
-        ({"repeats": 0}, "at least once"),
+        ({"prompts": ["p", None, 3.0]}, "prompts\\[1\\] has to be a text, not a value of type NoneType"),
+        ({"prompts": {"q": "p"}}, "the prompt has to be a text, not a value of type dict"),
+        ({"prompts": 5}, "not a value of type int"),
+        ({"prompts": " \n"}, "the prompt is empty"),
+        ({"prompts": ["p", "  "]}, "prompts\\[1\\] is empty"),
+        ({"models": 5}, "has no name"),
+        ({"models": ["m", None]}, "has no name"),
+        ({"repeats": 0}, "whole number from 1 on, not 0"),
+        ({"repeats": 1.5}, "repeats has to be a whole number"),
+        ({"parallel": "2"}, "parallel has to be a whole number from 1 on, not '2'"),
+        ({"system": 5}, "system has to be a text"),
+        ({"options": {"temperature": 1}}, "options has to be GenerationOptions"),
+        ({"llm": "m"}, "llm has to be an LLMFactory"),
         ({"temprature": 1}, "no setting 'temprature'"),
     ],
 )
 def test_what_compare_cannot_do_is_said_before_anybody_is_asked(arguments: dict[str, Any], words: str) -> None:
-    with pytest.raises(InvalidInputError, match=words):
+    with pytest.raises(InvalidInputError, match=words) as caught:
         llm_jupyter.compare(**{"prompts": "p", "models": "m", **arguments})
+    assert len(caught.value.lines()) <= 3
+
+
+def test_prompts_may_come_from_a_table_or_an_array_and_are_plain_texts_then(tmp_path: Path) -> None:
+    frame = pandas.DataFrame({"q": ["p", "q"]})
+    for column in (frame["q"], frame["q"].to_numpy(), numpy.array(["p", "q"])):
+        comparison = contest(column, numpy.str_("m"))
+        assert comparison.prompts == ("p", "q")
+        assert {type(text) for text in (*comparison.prompts, comparison.contenders[0].model)} == {str}
+        comparison.save(tmp_path / "it.json")
+
+
+def test_the_page_shows_as_many_answers_as_there_is_room_for_and_says_how_many() -> None:
+    many = filled("a", "b", "c", prompts=[f"prompt {n}" for n in range(100)], repeats=3, answer="word")
+    bundle = many._repr_mimebundle_()
+    page = Page(bundle["text/html"]).text
+    assert "60 of 900 answers are shown; .to_dataframe() has all." in page
+    assert (page.count("word"), "prompt 6" in page, "prompt 7" in page) == (60, True, False)
+    assert len(many.to_dataframe()) == 900
+
+    long = filled(*"abcdefgh", prompts=["p", "q"], answer="x" * SHOWN, thinking="y" * SHOWN)
+    page = long._repr_mimebundle_()["text/html"]
+    assert "8 of 16 answers are shown" in page, "one of each contender at least"
+    assert "are shown" not in filled("a", "b", prompts=["p"] * 30)._repr_mimebundle_()["text/html"]
+
+
+def test_how_far_it_is_tells_answers_from_failures_and_from_what_was_stopped() -> None:
+    ends = ["stop", "error", "interrupted", "length", "interrupted", "stop"]
+    over = copy.copy(filled("a", "b", "c", prompts=["p", "q"], finish=ends))
+    assert progress(over) == "3 of 6 answers, 1 failed, 2 stopped"
+    assert progress(contest(["p", "q"], "a")) == "0 of 2 answers"
+
+
+def test_a_copy_has_what_a_file_would_hold() -> None:
+    half = filled("a", "b", finish=["stop", "interrupted"], answer=["whole", "ha"])
+    half.progress[1].trial, half.progress[1].state = None, LaneState.STREAMING
+    for copied in (copy.deepcopy(half), pickle.loads(pickle.dumps(half))):
+        assert (copied.trials, copied.messages, copied.contenders) == (half.trials, half.messages, half.contenders)
+        assert [lane.state for lane in copied.progress] == [LaneState.DONE, LaneState.WAITING]
+        copied.vote("a")
+    assert half.trial("a").vote == 0
+
+
+def test_a_file_may_lie_at_home_and_one_of_another_format_is_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    filled("a", answer="kept").save("~/it.json")
+    assert Comparison.load("~/it.json").trial("a").answer == "kept"
+    for content, words in (
+        (b'{"format": 99, "prompts": "in another way"}', "format 99"),
+        ((tmp_path / "it.json").read_bytes().replace(b'"contender": "a"', b'"contender": "z"'), "called 'z'"),
+    ):
+        (tmp_path / "it.json").write_bytes(content)
+        with pytest.raises(StoreError, match=words) as caught:
+            Comparison.load("~/it.json")
+        assert len(caught.value.lines()) <= 3

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from html.parser import HTMLParser
 
+import pytest
+from contests import filled
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from llm_jupyter.comparison import Difference
-from llm_jupyter.comparison.difference import SHOWN
-from llm_jupyter.comparison.words import visible
+from llm_jupyter.comparison.difference import MOST_PIECES, SHOWN
+from llm_jupyter.wording import visible
 
 texts = st.one_of(
     st.text(), st.lists(st.sampled_from(["<b>", "the ", "cat ", "&amp;", "sat\n", "\x1b[1m", "\u202e", "</del>"])).map("".join)
@@ -67,6 +69,35 @@ def test_it_goes_by_words() -> None:
     assert repr(Difference("a", "b", "x", "x")) == "a and b answered the same."
 
 
+@pytest.mark.parametrize(
+    ("told", "note"),
+    [
+        ({"finish": "error", "error": "<b>Ollama</b> did not answer"}, "a failed: <b>Ollama</b> did not answer"),
+        ({"finish": "error"}, "a failed"),
+        ({"finish": "interrupted"}, "a was interrupted"),
+        ({"finish": "stop", "answer": " \n"}, "a answered nothing"),
+    ],
+)
+def test_where_one_side_is_missing_it_says_why_and_no_more(told: dict[str, str], note: str) -> None:
+    comparison = filled("a", "b", answer=[told.pop("answer", ""), "The cat."], **{n: [t, ""] for n, t in told.items()})
+    for difference in (comparison.diff("a", "b"), comparison.diff("b", "a"), comparison.diff("a", "a")):
+        assert repr(difference) == note
+        page = Reader(difference.html())
+        assert (page.tags, page.text) == ({"div"}, [("div", note)])
+
+
+def test_what_had_come_of_a_failed_answer_is_compared_below_its_error() -> None:
+    comparison = filled(
+        "a", "b", answer=["The cat", "The dog"], finish=["error", "interrupted"], error=["it broke", ""]
+    )
+    difference = comparison.diff("a", "b")
+    notes = ["a failed: it broke", "b was interrupted"]
+    assert repr(difference).splitlines() == [*notes, "--- a", "+++ b", "@@ -1 +1 @@", "-The cat", "+The dog"]
+    assert Reader(difference.html()).text == [
+        *(("div", note) for note in notes), ("div", "The "), ("del", "cat"), ("ins", "dog")
+    ]  # fmt: skip
+
+
 def test_a_text_of_a_megabyte_is_compared_and_cut_on_the_page() -> None:
     long = "word " * 200_000
     difference = Difference("a", "b", long, long + "end")
@@ -74,3 +105,13 @@ def test_a_text_of_a_megabyte_is_compared_and_cut_on_the_page() -> None:
     assert len(difference.html()) < 2 * SHOWN
     assert "are shown" in difference.html()
     assert len(repr(difference)) < 3 * SHOWN
+
+
+def test_long_texts_are_compared_by_lines_also_where_only_one_of_them_is_long() -> None:
+    words = [f"w{number} " for number in range(15_000)]
+    swapped = [word for pair in zip(words[1::2], words[::2], strict=True) for word in pair]
+    pieces = Difference("a", "b", "".join(words), "".join(swapped)).pieces
+    assert len(pieces) == 2, "one by one, they would take a quarter of a minute"
+    before = "same\n" + "word " * (MOST_PIECES - 1)
+    kinds = [piece.kind for piece in Difference("a", "b", before, before + "and more").pieces]
+    assert kinds == ["=", "-", "+"]

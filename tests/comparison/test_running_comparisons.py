@@ -15,7 +15,9 @@ from servers.paced import ModelServer, endless
 from servers.scripted import DONE, End, Gate, answer, delta, event, finish, reply, sse
 
 from llm_jupyter.comparison import Comparison, LaneState, run
+from llm_jupyter.comparison.plain import LOADED_FIRST
 from llm_jupyter.errors import InvalidInputError
+from llm_jupyter.events import ModelLoaded
 from llm_jupyter.factory import LLMFactory
 from llm_jupyter.testing import ScriptedProvider
 
@@ -147,7 +149,7 @@ async def test_parallel_says_how_many_are_asked_of_a_server_at_once(llm: LLMFact
     gates[0].open()
     gates[2].open()
     await running
-    with pytest.raises(InvalidInputError, match="at least one"):
+    with pytest.raises(InvalidInputError, match="from 1 on"):
         await run(contest("hi", "one/m"), llm, parallel=0)
 
 
@@ -271,3 +273,17 @@ async def test_repeated_answers_are_replayed_in_their_order_without_asking_anybo
         else:
             assert trial.error.startswith("offline, and no answer by two/none")
     assert all(lane.first_token == (lane.trial and lane.trial.first_token) for lane in again.progress)
+
+
+async def test_an_answer_for_which_the_model_was_loaded_says_so(llm: LLMFactory, one: ModelServer) -> None:
+    gate = Gate()
+    one.next(sse(gate, delta("x"), finish(), DONE))
+    comparison = contest("hi", "one/m", "two/m", {"model": "one/m", "seed": 1})
+    running = asyncio.create_task(run(comparison, llm))
+    await begun(gate)
+    for model in ("m", "other"):
+        llm.events.publish(ModelLoaded(provider="one", model=model, seconds=1.0))
+    gate.open()
+    await running
+    assert [trial.was_loaded for trial in comparison] == [True, False, False]
+    assert comparison._repr_mimebundle_()["text/html"].count(LOADED_FIRST) == 1

@@ -34,7 +34,7 @@ UNTOUCHED = {
     "code in a fence": 'Explain:\n```python\nprint(f"{x} {name}")\n```\n',
     "code in a long fence": "~~~~ text\n{x}\n~~~\n{x}\n~~~~\n",
     "a fence that nothing closes": "Explain:\n\n```\n{x}\n\n{name}",
-    "inline code": "What does `{x}` do, and ``f'`{x}'``?",
+    "inline code": "What does `{y}` do, and ``f'`{x}'``?",
     "formulas": r"Solve $x_{i} = \frac{n}{x}$ and $$\sum_{i}^{n} {x}$$ and \(a_{i}\) and \[ {x} \].",
     "a formula's environment": "\\begin{align}\na_{i} &= {x} \\\\\n\\end{align}",
     "format specifications": "{x:>10} {n:,.2f} {x!r} {x!s:^5} {n:{i}} {x!r:{n}.{i}} {x:>{name[0]}}<{i:}",

@@ -63,6 +63,33 @@ def test_an_unknown_name_that_is_like_no_variable_gets_no_hint(prompt: str, name
     assert fill(prompt, names).hints == ()
 
 
+CODE = "{name} stays as it is: between backticks it is code. Without them it is filled in."
+FORMULA = r"{name} stays as it is: between two $ it is mathematics. \$ is a plain dollar."
+
+
+@pytest.mark.parametrize(
+    ("prompt", "hints"),
+    [
+        ("Describe the column `{name}` and `{name}`", (CODE,)),
+        ("set path=$A={name} and B$", (FORMULA,)),
+        ("echo $FOO/{name}/$BAR", (FORMULA,)),
+        ("`{nmae}` `{{name}}` `{name!r}` `{name()}`", ()),
+        ("```\n{name}\n``` ``{name}`` $${name}$$", ()),
+        ("`a ${name} b`", ()),
+        (r"$x_{name} = y^{name} + \sqrt[2]{name} + \frac{name}{name}$ $`{nobody}`$", ()),
+    ],
+)
+def test_a_known_name_that_chance_may_have_made_code_or_mathematics_gets_a_hint(
+    prompt: str, hints: tuple[str, ...]
+) -> None:
+    filled = fill(prompt, {"name": "Ada"})
+    assert (filled.text, filled.filled, filled.hints) == (prompt, (), hints)
+
+
+def test_a_name_that_is_filled_in_beside_code_gets_no_hint() -> None:
+    assert fill("`{name}` is {name}", {"name": "Ada"}).hints == ()
+
+
 def test_there_are_only_a_few_hints() -> None:
     filled = fill("{nam} {nmae} {Name} {names} {name.nothing}", {"name": 1})
     assert len(filled.hints) == MOST_HINTS

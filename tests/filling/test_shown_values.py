@@ -7,6 +7,7 @@ import collections
 import enum
 import fractions
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -54,7 +55,11 @@ def filled(value: Any) -> FilledPrompt:
         ({(1, 2): 3}, "{(1, 2): 3}"),
         ({"only"}, "{'only'}"),
         ([{"only"}], "[{'only'}]"),
+        ({10, 9, 1.5, "b", "a", None}, "{1.5, 9, 10, None, 'a', 'b'}"),
+        ((frozenset({"b", "a"}), set()), "(frozenset({'a', 'b'}), set())"),
+        ({"k": {frozenset("ab"), frozenset("c")}}, "{'k': {frozenset({'a', 'b'}), frozenset({'c'})}}"),
         (Point(1, 2), "Point(x=1, y=2)"),
+        ([Point(1, {2})], "[Point(x=1, y={2})]"),
         (collections.OrderedDict(a=1), '{"a": 1}'),
         (b"12345", "[5 bytes]"),
         (bytearray(1), "[1 byte]"),
@@ -79,17 +84,93 @@ def test_a_list_that_is_too_long_for_one_line_is_indented_json() -> None:
     assert text.startswith('[\n {\n  "name": "person 0"\n },\n')
 
 
-@pytest.mark.parametrize("value", [list(range(1_000_000)), dict.fromkeys(range(1_000_000))])
-def test_of_a_million_items_only_the_first_are_written(value: Any) -> None:
-    text = fill("{value}", {"value": value}, budget=1_000_000).text
-    assert text.endswith("\n[… 990,000 of 1,000,000 items left out …]")
+@pytest.mark.parametrize(
+    ("value", "end"),
+    [
+        (list(range(1_000_000)), ' 9999,\n "[… 990,000 of 1,000,000 items left out …]"\n]'),
+        (dict.fromkeys(range(1_000_000)), ' "9999": null,\n "…": "[… 990,000 of 1,000,000 items left out …]"\n}'),
+        (set(range(1_000_000)), "9999, '[… 990,000 of 1,000,000 items left out …]'}"),
+    ],
+)
+def test_of_a_million_items_only_the_first_are_written(value: Any, end: str) -> None:
+    assert fill("{value}", {"value": value}, budget=1_000_000).text.endswith(end)
+    assert filled(value).filled[0].size.startswith("1,000,000 items, in part, cut to ")
     assert filled(value).filled[0].was_cut
+
+
+def test_what_is_large_only_within_is_not_written_out_either() -> None:
+    rows: list[Any] = [[[0] * 1000] * 1000] * 1000  # of a thousand millions, so it would take minutes
+    text = fill("{rows} {column}", {"rows": rows, "column": {"a": range(3), "b": [rows]}}, budget=1_000_000).text
+    assert len(text) < 200_000
+    assert '"[… 990 of 1,000 items left out …]"' in text
+    assert '"[… 999 of 1,000 items left out …]"' in text
+    assert "'a': range(0, 3)" in text
+
+
+def test_long_texts_among_the_items_are_cut() -> None:
+    text = fill("{texts}", {"texts": ["x" * 50_000, b"x" * 50_000, *["y" * 9000] * 1000]}, budget=10_000_000).text
+    assert len(text) < 1_100_000
+    assert "of 50,000 characters left out …]" in text
+    assert "[50,000 bytes]" in text
+    assert "of 1,002 items left out …]" in text
+
+
+def test_what_is_nested_for_ever_ends() -> None:
+    value: Any = [1]
+    for _ in range(100_000):
+        value = [value, 2]
+    assert "[...]" in filled(value).text
+    assert filled(value).hints == ()
 
 
 def test_a_list_in_itself_is_shown_as_python_shows_it() -> None:
     value: list[Any] = [1]
     value.append(value)
     assert filled(value).text == "[1, [...]]"
+
+
+def made_by_another_process(seed: str, padding: int) -> str:
+    """What values become there that Python would describe differently in each process."""
+    code = f"""if True:
+    import collections, functools, threading, pandas as pd, numpy as np, PIL.Image
+    from llm_jupyter.filling import fill
+    kept = [object() for _ in range({padding})]
+    class Plain: pass
+    def function(): pass
+    plain, words = Plain(), {{"apple", "pear", "plum", "fig", "kiwi", "lime"}}
+    frame = pd.DataFrame({{"a": [1, 1], "b": [plain, words]}})
+    image = PIL.Image.new("L", (1, 1))
+    names = dict(
+        words=words, nested={{"a": [words, {{1: frozenset(words)}}]}}, plain=plain, function=function, method=plain.__str__,
+        lam=lambda: 0, generator=(n for n in [1]), groups=frame.groupby("a"), images=[image], frame=frame, lock=threading.Lock(),
+        array=np.array([plain, words]), partial=functools.partial(function), raised=ValueError(f"not {{plain}}"),
+        code=function.__code__, keys={{function: {{plain}}}}, deque=collections.deque([plain]),
+    )
+    for name in names:
+        result = fill("{{" + name + "}}", names)
+        print(name, result.text, result.hints)
+    """
+    environment = {**os.environ, "PYTHONHASHSEED": seed}
+    return subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    ).stdout
+
+
+def test_every_process_makes_the_same_of_a_value() -> None:
+    one, other = made_by_another_process("1", 0), made_by_another_process("2", 100_000)
+    assert one == other
+    assert "0x" not in one
+    assert "words {'apple', 'fig', 'kiwi', 'lime', 'pear', 'plum'} ()" in one
+    assert "plain <__main__.Plain object> ()" in one
+    assert "| {'apple', 'fig', 'kiwi', 'lime', 'pear', 'plum'} |" in one
+
+
+def test_a_text_that_speaks_of_addresses_stays_as_it_is() -> None:
+    text = "What is <A object at 0x7f12>?"
+    assert filled(text).text == text
+    assert filled(LLMResponse(text=text)).text == text
+    assert filled([text]).text == f'["{text}"]'
+    assert filled({1: {text}}).text == f"{{1: {{'{text}'}}}}"
 
 
 def test_a_large_array_is_shortened() -> None:
@@ -134,6 +215,25 @@ def test_an_index_that_means_something_is_a_column() -> None:
     assert filled(frame).text.splitlines()[1:] == ["| key | n |", "|---|---|", "| a | 1 |", "| b | 2 |"]
     grouped = frame.assign(year=2024).set_index("year", append=True)
     assert filled(grouped).text.splitlines()[1:] == ["| key / year | n |", "|---|---|", "| ('a', 2024) | 1 |", "| ('b', 2024) | 2 |"]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("rows", "labels"),
+    [
+        (slice(-2, None), ["98", "99"]),
+        (slice(10, 12), ["10", "11"]),
+        (slice(2, None, -1), ["2", "1", "0"]),
+        (slice(0, 6, 3), ["0", "3"]),
+        (slice(0, 2), None),
+        (slice(0, 0), None),
+        (slice(50, 50), None),
+    ],
+)
+def test_rows_keep_the_labels_that_they_had_in_the_whole_table(rows: slice, labels: list[str] | None) -> None:
+    head, _, *body = filled(pd.DataFrame({"n": range(100)})[rows]).text.splitlines()[1:]
+    assert head == ("| n |" if labels is None else "|  | n |")
+    if labels is not None:
+        assert [line.split(" | ")[0].removeprefix("| ") for line in body] == labels
 
 
 def test_columns_of_the_same_name_keep_their_values() -> None:

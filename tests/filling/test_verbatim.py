@@ -49,7 +49,7 @@ from llm_jupyter.filling.verbatim import verbatim_spans
     ],
 )
 def test_code_and_formulas_are_found(text: str, spans: list[str]) -> None:
-    assert [text[start:end] for start, end in verbatim_spans(text)] == spans
+    assert [text[span.start : span.end] for span in verbatim_spans(text)] == spans
 
 
 PIECES = ["```", "~~~", "````", "`", "$", "$$", "\\(", "\\)", "\\", "{x}", "\n", "\n\n", " ", "> ", "- ", "a", "5"]
@@ -60,7 +60,7 @@ PIECES = ["```", "~~~", "````", "`", "$", "$$", "\\(", "\\)", "\\", "{x}", "\n",
 def test_spans_lie_within_the_text_in_order_and_none_begins_in_the_midst_of_code(pieces: list[str]) -> None:
     text = "".join(pieces)
     spans = verbatim_spans(text)
-    assert all(0 <= start < end <= len(text) for start, end in spans)
+    assert all(0 <= span.start < span.end <= len(text) for span in spans)
     assert spans == sorted(spans)
-    for (_, end), (start, inner_end) in itertools.pairwise(spans):
-        assert end <= start or inner_end <= end, "apart, or code within a formula"
+    for one, other in itertools.pairwise(spans):
+        assert one.end <= other.start or other.end <= one.end, "apart, or code within a formula"

@@ -182,6 +182,15 @@ async def test_stopping_what_does_not_run_does_nothing(tmp_path: Path) -> None:
         assert caught.value.next_step == "Did you mean problem?"
 
 
+async def test_stopping_what_was_given_up_lets_that_be_forgotten(tmp_path: Path) -> None:
+    async with hosting(tmp_path, broken=HostSpec("broken", ("/nowhere/ollama",))) as (hosts, _):
+        with pytest.raises(HostError, match="cannot be run"):
+            await hosts.start("broken")
+        assert hosts.one("broken").state == "failed"
+        await hosts.stop("broken")
+        assert (hosts.one("broken").state, hosts.one("broken").reason) == ("stopped", "")
+
+
 async def test_restart_gives_everybody_a_new_process(tmp_path: Path) -> None:
     spec = problem()
     async with hosting(tmp_path, problem=spec) as (hosts, events):

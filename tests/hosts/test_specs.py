@@ -66,11 +66,20 @@ def test_ollama_is_started_where_its_own_variable_says(tmp_path: Path, address: 
 
 
 def test_the_settings_become_a_spec_and_the_limit_for_all_is_below_a_hosts_own() -> None:
-    spec = spec_from_settings("mine", Table(["serve", "{port}"], {"A": "b"}, 81, idle_unload=5.0), memory_limit=7)
+    def spec_of(table: Table, name: str = "mine", home: str = "/home") -> HostSpec:
+        return spec_from_settings(name, table, Path(home), memory_limit=7)
+
+    spec = spec_of(Table(["serve", "{port}"], {"A": "b"}, 81, idle_unload=5.0))
     assert (spec.command, spec.environment, spec.port) == (("serve", "{port}"), {"A": "b"}, 81)
     assert (spec.memory_limit, spec.idle_unload, spec.detaches) == (7, 5.0, False)
-    assert spec_from_settings("mine", Table(["x"], memory_limit=3), memory_limit=7).memory_limit == 3
-    assert spec_from_settings("mine", Table(["x"], port=1, stop_command=["y"])).detaches
+    assert spec_of(Table(["x"], memory_limit=3)).memory_limit == 3
+    assert spec_of(Table(["x"], port=1, stop_command=["y"])).detaches
+    ports = [
+        spec_of(Table(["x"]), name, home).port for name, home in (("a", "/a"), ("a", "/a"), ("b", "/a"), ("a", "/b"))
+    ]
+    assert ports[0] == ports[1]
+    assert len(set(ports)) == 3, "each has its own, where it is given none"
+    assert all(20000 <= port < 30000 for port in ports)
 
 
 @pytest.mark.parametrize(
@@ -113,8 +122,11 @@ async def test_a_port_that_another_host_of_ours_has_is_told_too(tmp_path: Path) 
     one, two = problem("one", port=port), problem("two", "slow", "0", port=port, ready="/nothing")
     async with hosting(tmp_path, one=one, two=two) as (hosts, _):
         running = await hosts.ensure(one)
-        with pytest.raises(HostError, match=rf"taken by process {running.pid} "):
+        with pytest.raises(HostError, match=rf"port {port} is taken by the host one") as caught:
             await hosts.start("two")
+        assert "%llm host stop one" in caught.value.next_step
+        await hosts.stop("two")
+        assert hosts.running(one) == running
 
 
 # -- servers whose command returns

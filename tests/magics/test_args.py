@@ -93,6 +93,8 @@ def test_an_option_that_resembles_none_is_answered_with_where_they_are_listed() 
         ("--timeout inf hi", "it must be more than 0"),
         ("--option alone hi", "write key=value"),
         ("--option =1 hi", "write key=value"),
+        ("--option model=other hi", "write -m MODEL"),
+        ("--option stream=false hi", "it must be another field than stream"),
         ("-o not-a-name hi", "it must be the name of a variable"),
         ("-q=yes hi", "-q takes no value"),
         ("-m", "-m needs a value"),

@@ -112,6 +112,9 @@ def test_a_model_that_fails_is_a_column_and_the_cell_fails_only_where_all_do(
     assert (ran.status, kinds(ran.outputs)) == ("ok", ["answer"])
     page = ran.outputs[0]["data"]["text/html"]
     assert all(words in page for words in ("no such luck", "Heard: hi", "no model &#x27;none&#x27;"))
+    text = ran.outputs[0]["data"]["text/plain"]
+    assert "two/none failed: there is no model 'none'" in text
+    assert all("%llm models lists what is there." in shown for shown in (page, text))
 
     one.next(refused)
     ran = notebook.run("%%compare -m one/m -m nowhere/x\nhi")
@@ -186,6 +189,30 @@ def test_compare_as_a_function_asks_with_the_services_of_the_extension_and_says_
     assert not any(is_empty(output) for output in plotted.outputs)
 
 
+def test_what_compare_refuses_is_no_comparison_of_the_kernel(notebook: Kernel, one: ModelServer) -> None:
+    made = "[c.prompts for c in get_ipython()._llm_jupyter_magics.kernel.comparisons]"
+    before = notebook.value(made)
+    for arguments in ("[1, 2], ['one/m']", "'p', ['one/m'], parallel='2'"):
+        ran = notebook.run(f"import llm_jupyter\nllm_jupyter.compare({arguments})")
+        assert ran.error[0].startswith("InvalidInputError: ")
+        assert len(ran.error) <= 3
+    assert notebook.value(made) == before
+    assert one.chats == []
+
+
+def test_an_interrupt_of_compare_says_how_much_came_and_where_it_is(notebook: Kernel, one: ModelServer) -> None:
+    one.next(endless("tick "))
+    ran = notebook.start("import llm_jupyter\nllm_jupyter.compare(['p', 'q'], ['one/m', 'two/m'])")
+    notebook.until(ran, lambda ran: any(text == "2 of 4 answers" for _, text in ran.shown("text/plain")))
+    notebook.interrupt()
+    notebook.finish(ran)
+    assert ran.outputs[0]["data"]["text/plain"] == "2 of 4 answers, 2 stopped"
+    assert ran.error[0] == "ComparisonInterrupted: stopped; what had arrived is kept"
+    assert ran.error[1:] == ["%llm dash compare shows it; import sys; sys.last_value.comparison has it."]
+    ends = "[trial.finish for trial in __import__('sys').last_value.comparison]"
+    assert notebook.value(ends) == ["interrupted", "stop", "interrupted", "stop"]
+
+
 def test_a_terminal_shows_the_answers_and_then_the_table() -> None:
     out = StringIO()
     view = TerminalView(out=out)
@@ -194,7 +221,8 @@ def test_a_terminal_shows_the_answers_and_then_the_table() -> None:
     view.finish(comparison, ["a note"])
     lines = out.getvalue().splitlines()
     assert lines[:5] == ["── a", "one␛[31m", "", "── b", "it broke off"]
-    assert [line.split()[0] for line in lines[-4:]] == ["contender", "a", "b", "a"]
+    assert [line.split()[0] for line in lines[6:9]] == ["contender", "a", "b"]
+    assert lines[9:] == ["", "b failed: it broke off", "a note"]
 
 
 def test_a_recorded_comparison_is_replayed_once_with_no_server_and_no_time_of_its_own(tmp_path: Path) -> None:

@@ -100,6 +100,16 @@ def test_a_name_that_none_has_is_an_error_that_lists_them(kernel: Kernel) -> Non
     assert "takes one name, not 'hosts' too" in bad(kernel, "%llm dash events hosts")[0]
 
 
+def test_while_a_cell_runs_no_page_is_forgotten_since_what_it_says_may_wait_for_the_cell(kernel: Kernel) -> None:
+    good(kernel, "%llm dash status -o seen\nseen.lease = 0.05")
+    good(kernel, "import time\nseen._viewers = {'a page': 0.0}\ntime.sleep(0.5)\nstill = len(seen._viewers)")
+    assert kernel.value("still") == 1
+    for _ in range(100):
+        if kernel.value("len(seen._viewers)") == 0:
+            return
+    raise AssertionError("it is never forgotten")
+
+
 def test_without_the_extension_it_says_what_to_type(kernel: Kernel) -> None:
     good(kernel, "%unload_ext llm_jupyter")
     assert bad(kernel, "StatusDashboard()") == [

@@ -66,8 +66,10 @@ def test_the_doctor_works_where_the_settings_cannot_be_read(home: Path) -> None:
 def test_what_config_says_is_mended_with_config(home: Path) -> None:
     with ModelServer() as server:
         (home / "config.toml").write_text(SETTINGS.format(url=server.base_url).replace("qwen3:8b", "m"))
-        with Kernel(home) as kernel:
+        with Kernel(home, {"LLM_JUPYTER_DEFAULT_MODEL": "local/m"}) as kernel:
             kernel.load()
+            said = kernel.run("%llm use local/other-model --default").printed
+            assert "too, but LLM_JUPYTER_DEFAULT_MODEL overrules that after a restart." in said
             kernel.run("%config LLMMagics.default_model = 'local/none'")
             (line,) = [line for line in kernel.run("%llm doctor").printed.splitlines() if "→ %config" in line]
             assert kernel.run(line.partition("→ ")[2]).status == "ok"

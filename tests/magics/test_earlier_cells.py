@@ -17,6 +17,7 @@ CELLS = {
     "imports": "%load_ext llm_jupyter\nimport math",
     "print": "print('as printed')\n'x' * 3",
     "ours": "y = 2\n%chat --no-history hello",
+    "compares": "%%compare -m local/m -m local/other-model -q\nhello",
     "fails": "print('so far')\n1 / 0",
     "many": "print('many words ' * 500)",
 }
@@ -59,7 +60,7 @@ def ask(talk: Notebook, kernel: Kernel, source: str, at: int | None = None, *, s
 
 def added(prompt: str) -> list[str]:
     """The cells in a prompt, by the first line of their source."""
-    return re.findall(r"^In \[\d+\]:\n`{3,}python\n(.*)$", prompt, re.MULTILINE)
+    return re.findall(r"^`{3,}python\n(.*)$", prompt, re.MULTILINE)
 
 
 def test_no_cell_goes_along_unless_that_is_said(talk: Notebook, kernel: Kernel, server: ModelServer) -> None:
@@ -80,11 +81,13 @@ def test_cells_go_along_with_what_they_gave_but_those_that_ask_do_not(
     ]
     text = server.last_prompt
     assert text.endswith("\n---\n\nwhy?")
-    assert "Out [2]:\n```\nas printed\n'xxx'\n```" in text
+    assert "It gave:\n```\nas printed\n'xxx'\n```" in text
     assert "so far\nIt raised ZeroDivisionError: division by zero\n```" in text
     assert "… (5,500 characters in all)\n```" in text
     assert "load_ext" not in text
-    assert re.search(r"Added: 4 cells, In \[1\] to In \[\d+\] \(\d+ characters\)\.", ran.footers[-1])
+    assert re.search(
+        r"""Added: 4 cells, "import math" to "print\('many words ' \* 500\)" \(\d+ characters\)\.""", ran.footers[-1]
+    )
 
 
 @pytest.mark.parametrize(
@@ -95,7 +98,7 @@ def test_the_latest_are_told_one_by_one(
 ) -> None:
     ran = ask(talk, kernel, f"%%chat --context {which}\nwhy?")
     assert added(server.last_prompt) == cells
-    assert len(re.findall(r"In \[\d+\] \(\d+ characters\)", ran.footers[-1])) == len(cells)
+    assert all(re.search(re.escape(f'"{cell}" (') + r"\d+ characters\)", ran.footers[-1]) for cell in cells)
 
 
 def test_the_dry_run_lists_exactly_what_would_leave(talk: Notebook, kernel: Kernel, server: ModelServer) -> None:
@@ -165,6 +168,46 @@ def test_braces_of_cells_stay_and_their_fences_cannot_break_out(
     assert "````python\ntext = '{math_name} ```'\nprint('{math_name}')\n````" in server.last_prompt
     assert server.last_prompt.endswith("See filled in")
     talk.delete(talk.cells.index(extra))
+
+
+INSIDE = (
+    "%%capture hidden\nprint('hunter2')\n'secret'",
+    "get_ipython().run_cell(\"print('inside')\")",
+    "print('own')\nprint(object(), print)",
+)
+
+
+def test_what_a_cell_runs_inside_of_itself_is_told_of_no_other_and_what_it_hides_of_none(
+    talk: Notebook, kernel: Kernel, server: ModelServer
+) -> None:
+    extra = [talk.add(source) for source in INSIDE]
+    for cell in extra:
+        talk.run(kernel, cell)
+    ask(talk, kernel, "%%chat --context 3\nwhy?")
+    hides, runs, plain = server.last_prompt.split("```python\n")[1:]
+    assert "secret" in hides
+    assert "It gave" not in hides
+    assert "It gave:\n```\ninside\n<ExecutionResult object, execution_count=" in runs
+    assert "It gave:\n```\nown\n<object object> <built-in function print>\n```" in plain
+    for cell in extra:
+        talk.delete(talk.cells.index(cell))
+    kernel.run("0", metadata={"deletedCells": [cell.id for cell in extra]})
+
+
+def test_the_same_cells_make_the_same_question_whatever_ran_before(tmp_path: Path, server: ModelServer) -> None:
+    talk = Notebook(tmp_path / "talk.ipynb")
+    for source in ("import math", "%load_ext llm_jupyter\nprint('first')", "math.sin", "%%chat --context above\nwhy?"):
+        talk.add(source)
+    talk.save()
+    with Kernel(tmp_path / "home", local_provider(server), notebook=talk.path) as kernel:
+        footers = [talk.run_all(kernel)[-1].footers for _ in range(2)]
+        kernel.restart()
+        footers.append(talk.run_all(kernel)[-1].footers)
+    first, second, after_restart = (server.contents(number) for number in range(3))
+    assert added(first[0]) == ["import math", "print('first')", "math.sin"]
+    assert first == second == after_restart
+    assert """Added: "import math" (11 characters), "print('first')" (19 characters), "math.sin" (""" in footers[0][-1]
+    assert len({shown[-1].partition("Added:")[2].partition("\n")[0] for shown in footers}) == 1
 
 
 def test_where_nothing_ran_that_is_said(tmp_path: Path, server: ModelServer) -> None:

@@ -8,7 +8,7 @@ import pytest
 from kernels import Kernel
 from live import place
 from servers.paced import ModelServer
-from servers.scripted import ScriptedServer
+from servers.scripted import DONE, End, Pause, ScriptedServer, delta, finish, sse
 
 KIND = "LLM_JUPYTER_PROVIDERS__{}__KIND"
 URL = "LLM_JUPYTER_PROVIDERS__{}__BASE_URL"
@@ -143,3 +143,18 @@ def test_a_default_model_set_in_mid_session_is_asked_next(notebook: Kernel, serv
     notebook.run('%config LLMMagics.default_model = "local/m"')
     notebook.run("%chat c")
     assert [chat["model"] for chat in server.chats] == ["other-model", "m"]
+
+
+def test_a_timeout_set_in_mid_session_holds_from_the_next_question_on(notebook: Kernel, server: ModelServer) -> None:
+    notebook.run("%config LLMMagics.timeout = 0.2")
+    server.next(*[sse(End.HOLD)] * 3)
+    for question in ("%chat a", "%%llm\na"):
+        ran = notebook.run(question)
+        assert ran.error[0].startswith("FirstTokenTimeoutError: ")
+        assert "0.2 s" in ran.error[0]
+        server.forget()
+        server.next(*[sse(End.HOLD)] * 3)
+    server.forget()
+    notebook.run("%config LLMMagics.timeout = 0")
+    server.next(sse(Pause(0.3), delta("late"), finish(), DONE))
+    assert notebook.run("%chat b").texts == ["late"]

@@ -16,6 +16,7 @@ from servers.paced import ModelServer, endless
 from servers.scripted import Gate, Pause, answer, delta, sse
 
 SWIFT = 0.3
+TOO_EARLY = "AnswerInterrupted: stopped before the first token; the question does not count"
 
 
 def interrupted(notebook: Kernel, ran: Ran) -> float:
@@ -54,10 +55,26 @@ def test_before_the_first_token_no_empty_output_is_left(notebook: Kernel, server
     at = interrupted(notebook, ran)
     assert chat_visit(server) - at < SWIFT
     assert kinds(ran.outputs) == ["footer", "error"]
-    assert "interrupted before the first token" in ran.footers[0]
+    assert "stopped before the first token" in ran.footers[0]
+    assert ran.error == [TOO_EARLY]
     assert not any(is_empty(output) for output in ran.outputs)
     notebook.run("%chat next", "b")
     assert server.contents() == ["next"]
+    events = notebook.run("%llm events -n 30").printed
+    assert 'message="stopped before the first token"' in next(
+        line for line in events.splitlines() if "  stopped " in line
+    )
+    assert "RequestFailed" not in events
+
+
+def test_a_comparison_of_which_nothing_had_arrived_does_not_say_that_it_is_kept(
+    notebook: Kernel, server: ModelServer
+) -> None:
+    server.next([Gate()])
+    ran = notebook.start("%%compare -m local/m -m local/other-model\nhi", "a")
+    notebook.until(ran, lambda ran: ran.shown("text/html"))
+    interrupted(notebook, ran)
+    assert ran.error == ["AnswerInterrupted: stopped before the first token"]
 
 
 def test_while_it_thinks_the_thought_is_kept(notebook: Kernel, server: ModelServer) -> None:
@@ -114,8 +131,8 @@ def test_an_answer_that_is_stopped_from_elsewhere_ends_its_cell_as_an_interrupt_
     assert notebook.value("kept.text") == ran.texts[0]
     ran = stopped(tmp_path / "b", lambda ran: ran.shown())
     assert kinds(ran.outputs) == ["footer", "error"]
-    assert "interrupted before the first token" in ran.footers[0]
-    assert ran.error == ["AnswerInterrupted: stopped; what had arrived is kept"]
+    assert "stopped before the first token" in ran.footers[0]
+    assert ran.error == [TOO_EARLY if question.startswith("%chat") else TOO_EARLY.partition(";")[0]]
     assert notebook.run("%chat next", "c").texts == ["Heard: next"]
 
 

@@ -72,6 +72,9 @@ def test_use_with_default_writes_the_settings_and_keeps_what_stands_there(notebo
         said(notebook, "%llm use local/m --default")
         assert 'default_model = "local/m"' in file.read_text()
         assert "# mine" in file.read_text()
+        assert "is not in" in (text := said(notebook, "%llm config unset timeout"))
+        assert "restart" not in text, "nothing has changed"
+        assert "after its restart" in said(notebook, "%llm config unset default_model")
     finally:
         file.unlink()
 

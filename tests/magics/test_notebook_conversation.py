@@ -143,3 +143,50 @@ def test_a_deleted_cell_that_comes_back_is_in_the_conversation_again(
     talk.save()
     talk.run(kernel, talk.add("%%chat\nsix"))
     assert asked(server) == [conversation("one", "two", "three", "four", "five", "six")]
+
+
+def test_what_left_the_conversation_stays_away_although_a_restart_comes_before_the_next_question(
+    talk: Notebook, kernel: Kernel, server: ModelServer
+) -> None:
+    run_all(talk, kernel, server)
+    talk.cells[2].source = "%%chat -s beside\ntwo"
+    talk.run(kernel, talk.cells[2])
+    talk.cells[3].source = "three = 3"
+    talk.run(kernel, talk.cells[3])
+    talk.delete(4)
+    talk.run(kernel, talk.cells[0])
+    kernel.restart()
+    talk.run(kernel, talk.cells[0])
+    server.forget()
+    talk.run(kernel, talk.add("%%chat\nsix"))
+    assert asked(server) == [conversation("one", "five", "six")]
+    talk.cells[2].source = "%%chat\ntwo"
+    assert run_all(talk, kernel, server)[-1] == conversation("one", "two", "five", "six")
+    talk.run(kernel, talk.add("%%chat -s beside\nseven"))
+    assert asked(server) == [conversation("seven")]
+
+
+def test_a_question_put_above_all_others_and_not_saved_stands_behind_the_plain_cell_that_ran_before_it(
+    talk: Notebook, kernel: Kernel, server: ModelServer
+) -> None:
+    talk.add("%%llm\naside", 1)
+    talk.save()
+    words = ["one", "two", "three", "four", "five"]
+    assert run_all(talk, kernel, server) == [["aside"], *whole(*words)]
+    talk.add("%%chat\nnew", 2)
+    assert run_all(talk, kernel, server) == [["aside"], *whole("new", *words)]
+    kernel.restart()
+    assert run_all(talk, kernel, server) == [["aside"], *whole("new", *words)]
+
+
+def test_again_asks_what_stands_above_it_in_the_living_kernel_and_in_a_restarted_one(
+    talk: Notebook, kernel: Kernel, server: ModelServer
+) -> None:
+    talk.add("%llm again", 3)
+    talk.save()
+    requests = whole("one", "two", "three", "four", "five")
+    requests.insert(2, requests[1])
+    assert run_all(talk, kernel, server) == requests
+    assert run_all(talk, kernel, server) == requests
+    kernel.restart()
+    assert run_all(talk, kernel, server) == requests

@@ -259,7 +259,7 @@ def test_a_program_that_runs_a_notebook_begins_anew_each_time_and_resumes_what_i
     for run, program in enumerate(("nbclient", "papermill")):
         fresh, resumed = (current_row(text) for text in run_by(program, notebook, environment))
         assert desk.asked() == [after("one"), after("one", "two", *["three"] * run, "three")]
-        assert (fresh["name"], fresh["turns"], fresh["notebook"]) == ("", "1", "")
+        assert (fresh["name"], fresh["turns"], fresh["notebook"]) == ("“one”", "1", "")
         assert (resumed["name"], resumed["turns"], resumed["notebook"]) == ("plan", str(3 + run), TALK)
 
 
@@ -289,7 +289,7 @@ def test_a_kernel_finds_its_conversation_by_its_id_where_its_name_is_no_path_and
 ) -> None:
     kernel = desk.start(desk.path.parent / str(uuid.uuid4()))
     assert desk.ask(kernel, "uno", "a")[0] == after("uno")
-    assert listed(kernel) == [["", "plan", "2", TALK], ["→", "", "1", ""]]
+    assert listed(kernel) == [["", "plan", "2", TALK], ["→", "“uno”", "1", ""]]
     restarted(kernel, desk.path)
     request, line = desk.ask(kernel, "due", "b")
     assert request == after("uno", "due")
@@ -341,7 +341,7 @@ def test_a_notebook_of_chat_lines_resumes_and_after_a_reset_the_fresh_one_does_u
     assert desk.asked() == [after("due", "tre")]
 
     assert "Resumed 2 turns of lines (you asked for it)" in kernel.run("%llm session use lines").printed
-    assert listed(kernel) == [["", "", "2", ""], ["", "plan", "2", TALK], ["→", "lines", "2", "lines.ipynb"]]
+    assert listed(kernel) == [["", "plan", "2", TALK], ["", "“due”", "2", ""], ["→", "lines", "2", "lines.ipynb"]]
     restarted(kernel, notebook.path)
     assert notebook.run(kernel, notebook.add("%chat quattro")).status == "ok"
     assert desk.asked() == [after("uno", "due", "quattro")]

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from conftest import local_provider
 from kernels import Kernel, Output, Ran
-from servers.paced import ModelServer
+from servers.paced import ModelServer, endless
 from servers.scripted import answer
 from unplugged import Unplugged
 
@@ -229,6 +229,58 @@ async with LLMFactory() as llm:
             if chunk.text:
                 display({"text/plain": repr(chunk.text)}, raw=True)
 """
+
+
+def test_a_question_without_memory_is_replayed_as_its_cell_was_run_last(tmp_path: Path, server: ModelServer) -> None:
+    notebook = Notebook(tmp_path / "talk.ipynb")
+    notebook.add("%load_ext llm_jupyter\n%llm use local/m")
+    notebook.save()
+    once = notebook.add("%%llm\nName a colour.")
+    beside = notebook.add("for _ in range(2):\n    %chat --no-history Name a colour.")
+    server.forget()
+    server.next(*(answer(text) for text in ("rejected", "red", "no", "nor this", "green", "blue")))
+    with Kernel(tmp_path / "home", configured(server, "record"), notebook=notebook.path) as kernel:
+        notebook.run(kernel, notebook.cells[0])
+        assert [notebook.run(kernel, cell).texts for cell in (once, once, beside, beside)] == [
+            ["rejected"], ["red"], ["no", "nor this"], ["green", "blue"]
+        ]  # fmt: skip
+        kernel.run("%llm offline replay")
+        for _ in range(2):
+            assert [notebook.run(kernel, cell).texts for cell in (once, beside)] == [["red"], ["green", "blue"]]
+
+
+def test_a_question_without_memory_leaves_the_conversation_as_it_stands(tmp_path: Path, server: ModelServer) -> None:
+    notebook = Notebook(tmp_path / "talk.ipynb")
+    for source in ("%load_ext llm_jupyter\n%llm use local/m", "%%chat\none", "%%chat\ntwo", "%%chat\nthree"):
+        notebook.add(source)
+    notebook.save()
+    server.forget()
+    with Kernel(tmp_path / "home", configured(server, "off"), notebook=notebook.path) as kernel:
+        notebook.run_all(kernel)
+        notebook.cells[2].source = "%%llm\ntwo"
+        notebook.delete(1)  # which the front end tells with the next cell, and the file not yet
+        for cell in notebook.cells[1:]:
+            notebook.run(kernel, cell)
+        assert [server.contents(number) for number in (-2, -1)] == [["two"], ["three"]]
+
+
+def test_an_answer_that_was_stopped_says_that_a_replay_will_miss_it(tmp_path: Path, server: ModelServer) -> None:
+    server.forget()
+    with Kernel(tmp_path / "home", configured(server, "record")) as kernel:
+        kernel.run("%load_ext llm_jupyter\n%llm use local/m")
+        said = []
+        for source in ("%%chat\none", "%%llm\ntwo", "%%chat --private\nthree", "%llm offline off\n%chat four"):
+            server.next(endless("word "))
+            ran = kernel.start(source)
+            kernel.until(ran, lambda ran: ran.shown())
+            kernel.interrupt()
+            said.append([line for line in kernel.finish(ran).footers[0].splitlines() if "recorded" in line])
+        assert said == [
+            ["Only whole answers are recorded: a replay misses this one and what is asked after it. Run its cell again before going on."],
+            ["Only whole answers are recorded: a replay misses this one. Run its cell again before going on."],
+            [], [],
+        ]  # fmt: skip
+        assert not [line for line in kernel.run("%%chat\nfive").footers if "recorded" in line]
 
 
 def test_a_paced_replay_grows_on_the_page_piece_by_piece_as_it_was_recorded(tmp_path: Path, recorded: Notebook) -> None:

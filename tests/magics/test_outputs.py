@@ -9,7 +9,7 @@ from servers.scripted import DONE, End, Gate, answer, delta, event, finish, repl
 
 from llm_jupyter.magics.markdown import ZERO_WIDTH
 
-STABLE = {"model", "provider", "finish_reason", "session", "turn"}
+STABLE = {"model", "provider", "finish_reason", "asked", "session", "turn"}
 
 
 def test_an_answer_is_one_output_with_its_metadata_under_one_key_and_one_footer(

@@ -119,6 +119,23 @@ def test_one_private_question_sees_what_stands_above_it_and_leaves_nothing(
     talk.save()
 
 
+def test_where_privacy_is_locked_nothing_begins_to_store(tmp_path: Path, server: ModelServer) -> None:
+    (tmp_path / "hub" / "llm_jupyter").mkdir(parents=True)
+    system = tmp_path / "hub" / "llm_jupyter" / "config.toml"
+    system.write_text("[locked.session]\nprivate = true")
+    environment = local_provider(server) | {"JUPYTER_CONFIG_PATH": str(tmp_path / "hub")}
+    with Kernel(tmp_path / "home", environment) as kernel:
+        kernel.load()
+        for command in ("%llm private off", "%llm private on", "%llm private", "%llm session"):
+            ran = kernel.run(command)
+            told = " ".join(ran.error) if command == "%llm private off" else ran.printed
+            assert f"locked by {system}" in told
+            assert "private off" not in told.replace(command, "")
+        kernel.run("%%chat\nmy zyzzyva secret")
+    assert len(asked(server)) == 1
+    assert kept(tmp_path / "home", "zyzzyva") == set()
+
+
 def test_a_kernel_that_begins_privately_can_begin_to_store(tmp_path: Path, server: ModelServer) -> None:
     environment = local_provider(server) | {"LLM_JUPYTER_SESSION__PRIVATE": "true"}
     talk = Notebook(tmp_path / "talk.ipynb")

@@ -78,6 +78,40 @@ def test_a_saved_prompt_comes_back_whole(tmp_path: Path, server: ModelServer) ->
         assert server.contents() == ["A apple, please", "Heard: A apple, please", "more"]
 
 
+def test_what_the_file_does_not_tell_is_said_and_no_answer_is_given_to_another_question(
+    tmp_path: Path, server: ModelServer
+) -> None:
+    talk = Notebook(tmp_path / "talk.ipynb")
+    for source in (
+        LOAD, "%%chat\none", "%%time\n%%chat\ntwo", "ask = lambda q: get_ipython().run_line_magic('chat', q)\nask('three')",
+        "ask('--save-prompt four')", "%chat -q five", "%%chat\nsix",
+    ):  # fmt: skip
+        talk.add(source)
+    with kernel_of(tmp_path / "here", server, talk) as kernel:
+        talk.run_all(kernel)
+        assert len(server.chats) == 6
+    assert "three" not in str([output.get("metadata") for cell in talk.cells for output in cell.outputs])
+    talk.cells[1].source = "%%chat\none, edited and not run"
+    talk.save()
+    with kernel_of(tmp_path / "elsewhere", server, talk) as kernel:
+        kernel.run(LOAD)
+        first, *more = kernel.run("%llm session resume").printed.splitlines()
+        assert first.startswith("Resumed 3 turns")
+        assert more == [
+            "Left out: 2 answers whose cell does not say what was asked (edited since, or asked by code): "
+            '"%%chat one, edited and not run", "ask = lambda q: get_ipython().run_line_…". Running it asks anew.',
+            'Without an answer in the file: "five".',
+        ]
+        talk.run(kernel, talk.add("%%chat\nseven"))
+        assert server.contents() == ["two", "Heard: two", "four", "Heard: four", "six", "Heard: six", "seven"]
+
+        talk.cells = talk.cells[3:4]
+        talk.save()
+        error = kernel.run("%llm session resume").error
+        assert error[0] == "SessionError: talk.ipynb shows no conversation"
+        assert error[1].startswith("Left out: 1 answer whose cell does not say what was asked")
+
+
 def test_a_conversation_that_is_kept_is_not_taken_up_twice(tmp_path: Path, server: ModelServer) -> None:
     talk = Notebook(tmp_path / "talk.ipynb")
     for source in (LOAD, "%%chat\none"):

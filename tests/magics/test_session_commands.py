@@ -53,11 +53,23 @@ def test_a_conversation_is_begun_with_a_name(notebook: Kernel, server: ModelServ
     assert server.contents() == ["two"]
 
 
+def test_a_cell_that_runs_again_begins_a_conversation_once_and_goes_on_with_it(
+    notebook: Kernel, server: ModelServer
+) -> None:
+    for place in ("--new the project", "the project --new"):
+        line = said(notebook, f"%llm session use {place}", "begin")
+        assert line.endswith("It is called the project.\n" if place.startswith("--new") else "This is the project.\n")
+        notebook.run("%chat one", "one")
+        assert server.contents() == ["one"]
+    notebook.run("%llm reset")
+    assert said(notebook, "%llm session use --new the project").startswith("Resumed 1 turn of the project")
+
+
 def test_a_copy_and_its_original_go_on_apart(notebook: Kernel, server: ModelServer) -> None:
     notebook.run("%chat one")
     notebook.run("%llm session name original")
     line = said(notebook, "%llm session fork the copy")
-    assert line == "This is a copy, the copy; %llm session use original returns to the original.\n"
+    assert line == "This is the copy, a copy of original; %llm session use original returns to that.\n"
     notebook.run("%chat in the copy")
     assert server.contents() == ["one", "Heard: one", "in the copy"]
     said(notebook, "%llm session use original")
@@ -66,6 +78,29 @@ def test_a_copy_and_its_original_go_on_apart(notebook: Kernel, server: ModelServ
     said(notebook, "%llm session use the copy")
     notebook.run("%chat on")
     assert server.contents() == ["one", "Heard: one", "in the copy", "Heard: in the copy", "on"]
+
+
+def test_a_copy_that_got_no_name_is_called_after_the_original_as_the_list_shows_both(notebook: Kernel) -> None:
+    def names() -> list[str]:
+        head, *lines = said(notebook, "%llm session list").splitlines()
+        start, end = head.index("name"), head.index("turns")
+        return [line[start:end].strip() for line in lines if not line.startswith("The last")]
+
+    notebook.run("%chat where do\tfish sleep?")
+    first = said(notebook, "%llm session fork")
+    assert first.startswith("This is where do fish sleep? (copy), a copy of “where do fish sleep?”; %llm session use ")
+    second = said(notebook, "%llm session fork")
+    assert second == (
+        "This is where do fish sleep? (copy 2), a copy of where do fish sleep? (copy); "
+        "%llm session use where do fish sleep? (copy) returns to that.\n"
+    )
+    shown = ["where do fish sleep? (copy 2)", "where do fish sleep? (copy)", "“where do fish sleep?”"]
+    assert names()[:3] == shown
+    back = re.search(r"%llm session use \w+", first)
+    assert back is not None
+    assert "Resumed 1 turn of “where do fish sleep?”" in said(notebook, back[0])
+    for name in shown[:2]:
+        said(notebook, f"%llm session delete --yes {name}")
 
 
 def test_the_line_of_a_reset_says_how_to_return(notebook: Kernel, server: ModelServer) -> None:

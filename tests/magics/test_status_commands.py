@@ -26,7 +26,7 @@ base_url = "{spare}"
 
 [providers.cloud]
 kind = "openai-compatible"
-base_url = "https://models.example.org/v1"
+base_url = "https://me:hunter2@models.example.org/v1"
 """
 
 
@@ -63,9 +63,13 @@ def test_status_tells_of_each_provider_where_it_is_and_how_it_is(kernel: Kernel,
     assert "Not running at their usual places: " in printed
     good(kernel, "%chat hi")
     assert "the last question was answered" in row(kernel, "main")
+    good(kernel, "%llm disconnect main")
+    assert row(kernel, "main").split()[1:3] == ["local", "off"]
+    assert row(kernel, "main").endswith("m is chosen, but off: %llm connect main")
+    good(kernel, "%llm connect main")
     main.close()
     assert row(kernel, "main").split()[1:3] == ["local", "failed"]
-    assert "refused" in row(kernel, "main")
+    assert "m is chosen, but down: nothing answers: the connection was ref" in row(kernel, "main")
 
 
 def test_a_failover_is_said_in_one_line_at_the_answer_and_stands_in_its_metadata(
@@ -108,7 +112,12 @@ def test_providers_lists_where_each_is_and_where_it_comes_from(kernel: Kernel, m
     words = row(kernel, "main", "%llm providers").split()
     assert words[1:6] == ["openai-compatible", "local", "yes", "0", main.base_url]
     assert "its usual port" in row(kernel, "lmstudio", "%llm providers")
-    assert "remote" in row(kernel, "cloud", "%llm providers")
+    assert row(kernel, "cloud", "%llm providers").split()[2:6] == [
+        "remote",
+        "yes",
+        "0",
+        "https://models.example.org/v1",
+    ]
 
 
 def test_events_lists_what_happened_the_latest_last(kernel: Kernel) -> None:
@@ -159,7 +168,7 @@ def test_the_look_says_who_answers_while_the_chosen_model_cannot(kernel: Kernel,
     ran = good(kernel, "%chat hi")
     assert not any("because" in footer for footer in ran.footers), "the reason is that of a model that did not answer"
     good(kernel, "%llm disconnect main")
-    assert "main/m (local) was to answer, but main is switched off." in good(kernel, "%llm").printed
+    assert good(kernel, "%llm").printed.startswith("main/m (local) is chosen, but off: %llm connect main\n")
 
 
 @pytest.mark.live

@@ -148,6 +148,34 @@ def test_a_name_of_ipython_that_the_person_took_is_filled_in(asking: Kernel, ser
     assert server.last_prompt == "from nine to five"
 
 
+@pytest.mark.parametrize(
+    "call",
+    [
+        "get_ipython().run_cell_magic('chat', '', '{x} and {inner}')",
+        "get_ipython().run_line_magic('chat', '{x} and {inner}')",
+        "%chat {x} and {inner}",
+        "%time get_ipython().run_cell_magic('chat', '', '{x} and {inner}')",
+    ],
+)
+def test_a_function_that_asks_means_its_own_variables_first(asking: Kernel, server: ModelServer, call: str) -> None:
+    asking.run(f"def ask(x, inner):\n    {call}\nask('LOCAL', 'inside')\n")
+    assert server.last_prompt == "LOCAL and inside"
+    asking.run(f"inner = 'outside'\n{call}")
+    assert server.last_prompt == "VALUE and outside"
+    asking.run("del inner")
+
+
+def test_a_loop_in_one_expression_asks_with_its_own_variable(asking: Kernel, server: ModelServer) -> None:
+    asking.run("[get_ipython().run_cell_magic('chat', '-q', '{word}') for word in ('cat', 'dog')]")
+    assert [chat["messages"][-1]["content"] for chat in server.chats] == ["cat", "dog"]
+
+
+def test_what_stands_in_backticks_is_sent_as_it_is_and_that_is_said(asking: Kernel, server: ModelServer) -> None:
+    ran = asking.run("%chat Explain `{name}`")
+    assert server.last_prompt == "Explain `{name}`"
+    assert "{name} stays as it is: between backticks it is code." in ran.footers[-1]
+
+
 def test_raw_fills_in_nothing(asking: Kernel, server: ModelServer) -> None:
     ran = asking.run("%chat --raw {name} {{name}} {nmae}")
     assert server.last_prompt == "{name} {{name}} {nmae}"

@@ -33,6 +33,7 @@ COVERAGE: dict[str, dict[str, str]] = {
         "status": LIVE,
         "stream_chat_completion": LIVE,
         "stream_completion": LIVE,
+        "told": LIVE,
         "unload_model": LIVE,
     },
     "lmstudio": {
@@ -60,6 +61,7 @@ COVERAGE: dict[str, dict[str, str]] = {
         "status": SCRIPTED,
         "stream_chat_completion": SCRIPTED,
         "stream_completion": SCRIPTED,
+        "told": SCRIPTED,
         "unload_model": SCRIPTED,
     },
     "ollama": {
@@ -87,6 +89,7 @@ COVERAGE: dict[str, dict[str, str]] = {
         "status": LIVE,
         "stream_chat_completion": LIVE,
         "stream_completion": LIVE,
+        "told": LIVE,
         "unload_model": LIVE,
     },
     "openai-compatible": {
@@ -114,6 +117,7 @@ COVERAGE: dict[str, dict[str, str]] = {
         "status": LIVE,
         "stream_chat_completion": LIVE,
         "stream_completion": LIVE,
+        "told": LIVE,
         "unload_model": NO_MANAGEMENT,
     },
 }

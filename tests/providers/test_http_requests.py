@@ -8,7 +8,7 @@ import pytest
 from servers.asking import asking
 from servers.scripted import ScriptedServer, answer
 
-from llm_jupyter.errors import LLMConnectionError
+from llm_jupyter.errors import ConfigurationError, LLMConnectionError
 from llm_jupyter.providers._http import is_loopback
 from llm_jupyter.providers.openai_compatible import OpenAICompatibleProvider
 from llm_jupyter.types import GenerationOptions, Image, Message, ToolCall, ToolDefinition
@@ -113,14 +113,42 @@ async def test_an_address_that_is_none_is_said_to_be_none(url: str) -> None:
     await provider.disconnect()
 
 
+@pytest.mark.parametrize("host", ["no-such-name.localhost", "localhost.", "0.0.0.0"])
+async def test_what_counts_as_this_machine_is_asked_on_this_machine_whatever_name_servers_say(host: str) -> None:
+    async with ScriptedServer(answer("here")) as server:
+        provider = OpenAICompatibleProvider("local", f"http://{host}:{server.port}/v1")
+        assert (await provider.generate_chat_completion("hi", model="m")).text == "here"
+        await provider.disconnect()
+
+
+async def test_a_password_in_the_address_and_a_key_are_one_too_many() -> None:
+    provider = OpenAICompatibleProvider("local", "http://me:hunter2@127.0.0.1:9/v1", api_key="sk-1")
+    with pytest.raises(ConfigurationError) as caught:
+        await provider.generate_chat_completion("hi", model="m")
+    assert "a request carries one of them" in caught.value.what
+    assert "Take the password out of its base_url" in caught.value.next_step
+    assert not {"hunter2", "sk-1"} & set(str(caught.value).replace("@", " ").replace(":", " ").split())
+    await provider.disconnect()
+
+
 def test_this_machine_is_told_from_others_by_its_own_names_and_numbers() -> None:
-    local = ["http://localhost:1/v1", "http://127.9.9.9", "http://[::1]:8/", "http://a.localhost"]
+    local = [
+        *("http://localhost:1/v1", "http://127.9.9.9", "http://[::1]:8/", "http://a.localhost"),
+        *("http://localhost.:1", "http://0.0.0.0:8080/v1", "http://[::]:1", "http://[::ffff:127.0.0.1]/"),
+    ]
     remote = [
         "http://localhost.example/",
         "http://10.0.0.1",
         "http://127.0.0.1.example",
         "http://127.0.0.1@example/",
+        *(
+            "http://127.1.example",
+            "http://[::ffff:10.0.0.1]",
+            "http://127.0.0.0.1",
+            "http://127.0.0.256",
+            "http://0.0.0.1",
+        ),
         "x",
     ]
-    assert [is_loopback(url) for url in local] == [True] * 4
-    assert [is_loopback(url) for url in remote] == [False] * 5
+    assert [url for url in local if not is_loopback(url)] == []
+    assert [url for url in remote if is_loopback(url)] == []

@@ -86,6 +86,7 @@ def posts(server: ScriptedServer) -> list[str]:
     "advice",
     "fetches",
     "observed",
+    "told",
 )
 async def test_version_0_3_14_tells_little_and_that_is_normal() -> None:
     async with lm_studio(V0) as (provider, _, _):
@@ -95,6 +96,7 @@ async def test_version_0_3_14_tells_little_and_that_is_normal() -> None:
         states: list[ProviderState] = []
         provider.publish = lambda event: isinstance(event, events.ConnectionStateChanged) and states.append(event.new)
         provider.observed(errors.LLMConnectionError("gone"))
+        provider.told(ProviderState.CONNECTED)
         provider.observed(None)
         assert states == [ProviderState.FAILED, ProviderState.CONNECTED]
         qwen, gemma, nomic = await provider.get_available_models()

@@ -191,7 +191,7 @@ MUTANTS = (
     Mutant(12, "hosts/seat.py", "            if state is not None and state.machine != machine():", "            if False:", "state_of_another"),
     Mutant(12, "hosts/seat.py", "            await self._mourn(state)", "            pass", "killed_supervisor"),
     Mutant(12, "hosts/manager.py", "            if look(spec.port, spec.ready or \"/\", spec.ready_field) == READY_NOW:", "            if False:", "person"),
-    Mutant(12, "hosts/manager.py", "        if spec.port and is_taken(spec.port):\n            raise HostError(refused", "        if False:\n            raise HostError(refused", "never_saw"),
+    Mutant(12, "hosts/manager.py", "        if spec.port and is_taken(spec.port) and self._ours_at(spec.port) is None:\n            raise HostError(refused", "        if False:\n            raise HostError(refused", "never_saw"),
     # 13. Restarts are counted, stops are final.
     Mutant(13, HOST + "backoff.py", "MOST_RESTARTS = 5", "MOST_RESTARTS = 6", "minute or five"),
     Mutant(13, HOST + "backoff.py", "WINDOW = 60.0", "WINDOW = 30.0", "figures or minute"),
@@ -204,6 +204,7 @@ MUTANTS = (
     Mutant(13, HOST + "child.py", "            for process in self.tree():\n                _send(process, forced=True)", "            pass", "grace"),
     # 14. Kernels share one host.
     Mutant(14, "hosts/seat.py", "                if state.phase in JOINABLE:\n                    self._take_lease()", "                if False:\n                    self._take_lease()", "one_moment"),
+    Mutant(14, "hosts/serving.py", "        elif self._hosts.is_up(spec):", "        elif False:", "only_asked"),
     Mutant(14, "providers/_llama_child.py", '    params.api_keys = [config["api_key"]]', "    pass", "another_user"),
     Mutant(14, "providers/_llama_child.py", '    params.hostnames = ["127.0.0.1"]', '    params.hostnames = ["0.0.0.0"]', "another_user"),
     Mutant(14, HOST + "folder.py", "            file = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)", "            file = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)", "another_user"),
@@ -225,7 +226,7 @@ MUTANTS = (
     Mutant(16, SQL, '    run(connection, f"BEGIN {kind}")\n    try:\n        yield\n        run(connection, "COMMIT")\n', "    try:\n        yield\n", "process_killed"),
     Mutant(16, SESSION, "self.store.add(turn)", '__import__("threading").Timer(0.2, self.store.add, [turn]).start()', "arrives"),
     Mutant(16, "sessions/growth.py", "BEHIND = 0.15", "BEHIND = 3.0", "program_killed"),
-    Mutant(16, "sessions/manager.py", "        if self.store.settle(record.id):\n            record = self.store.session(record.id) or record\n        session", "        session", "program_killed"),
+    Mutant(16, "sessions/manager.py", "        if self.store.settle(record.id):\n            record = self.store.session(record.id) or record\n        self._forget", "        self._forget", "program_killed"),
     Mutant(16, "sessions/turns.py", "    if not answer.is_whole:", "    if False:", "program_killed"),
     Mutant(16, ANSWERING, "question = await to_its_end(session.question(self))", "question = await session.question(self)", "left"),
     Mutant(16, ANSWERING, "await to_its_end(self._end_early(error))", "await self._end_early(error)", "left"),

@@ -246,6 +246,20 @@ async def test_a_host_that_a_person_started_is_not_stopped_by_a_kernel_that_neve
         assert process.poll() is None
 
 
+async def test_one_server_is_adopted_once_and_has_the_name_that_it_is_commanded_by(tmp_path: Path) -> None:
+    async with found(tmp_path) as (process, port), hosting(tmp_path, problem=problem(port=port)) as (hosts, events):
+        for name in ("first", "second", "first"):
+            await hosts.adopt(name, f"http://127.0.0.1:{port}")
+        assert [status.name for status in hosts.status() if status.state == "running"] == ["first"]
+        assert (await hosts.start("first")).pid == process.pid, "it runs, as was wanted"
+        with pytest.raises(HostError, match="first was not started by llm_jupyter"):
+            await hosts.restart("first")
+        for _ in range(2):
+            assert (await hosts.start("problem")).adopted
+        assert hosts.names() == ["problem"]
+        assert names(events) == ["Adopted", "Adopted"]
+
+
 async def test_an_adopted_host_that_ends_is_told_of_once(tmp_path: Path) -> None:
     async with found(tmp_path) as (process, port), hosting(tmp_path) as (hosts, events):
         await hosts.adopt("mine", f"http://127.0.0.1:{port}")

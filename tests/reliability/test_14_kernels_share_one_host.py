@@ -19,6 +19,7 @@ import pytest
 from counts import times
 from hosts.children import Holder, folder_of, holding, is_dead, leases_in, problem, started_below, state_of
 from live import eventually
+from routes import free_port
 
 STARTS = times(50)
 TOKENS = 150
@@ -46,13 +47,33 @@ asyncio.run(main())
 """
 
 
+ASK = """
+import asyncio, json, sys
+from llm_jupyter.factory import LLMFactory
+
+async def main():
+    async with LLMFactory() as llm:
+        if sys.argv[2] == "start":
+            print(json.dumps({"pid": (await llm.hosts.start("mine")).pid}), flush=True)
+            await asyncio.sleep(60)
+        async with llm.sessions.current.ask("hi") as answering:
+            while batch := await answering.read_batch():
+                print(json.dumps({"pid": llm.hosts.one("mine").pid}), flush=True)
+        print(json.dumps({"whole": answering.response.finish_reason}), flush=True)
+        await asyncio.sleep(60)
+
+asyncio.run(main())
+"""
+HOSTED = Path(__file__).parents[1] / "servers" / "hosted.py"
+
+
 class Answering(Holder):
-    """A process in which the shared embedded model answers without end."""
+    """A process in which the shared embedded model answers without end, or one that does what its script says."""
 
     @classmethod
-    async def begin(cls, home: Path, tokens: int) -> Answering:
+    async def begin(cls, home: Path, what: int | str, script: str = ANSWER) -> Answering:
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-c", ANSWER, str(home), str(tokens),
+            sys.executable, "-c", script, str(home), str(what), env={**os.environ, "LLM_JUPYTER_HOME": str(home)},
             stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, start_new_session=True,
         )  # fmt: skip
         return cls(process)
@@ -85,6 +106,27 @@ async def test_a_kill_of_the_first_kernel_does_not_break_the_seconds_answer_and_
     await eventually(lambda: not started_below(llm_home), within=2)
     assert is_dead(model)
     assert leases_in(llm_home) == []
+
+
+async def test_the_second_of_a_host_of_the_settings_only_asked_it_and_holds_it_all_the_same(tmp_path: Path) -> None:
+    command = json.dumps([sys.executable, "-S", str(HOSTED), "{port}", "8", "0.3"])
+    table = f"[hosts.mine]\ncommand = {command}\nport = {free_port()}\n"
+    (tmp_path / "config.toml").write_text(f'default_model = "mine/m"\n{table}')
+    first = await Answering.begin(tmp_path, "start", ASK)
+    host = await first.pieces(1)
+    second = await Answering.begin(tmp_path, "ask", ASK)
+    assert await second.pieces(1) == host
+    await first.kill()
+    await eventually(lambda: len(leases_in(tmp_path)) == 1, within=2)
+    assert await second.pieces(6) == host
+    while "whole" not in (last := await second.says()):
+        pass
+    assert last["whole"] == "stop"
+    assert not is_dead(host)
+    await second.kill()
+    await eventually(lambda: not started_below(tmp_path), within=2)
+    assert is_dead(host)
+    assert leases_in(tmp_path) == []
 
 
 @pytest.mark.stress

@@ -105,6 +105,7 @@ def make_old(path: Path) -> None:
         converse(store, "a", "unicorns")
     with sqlite3.connect(path) as connection:
         connection.execute("DROP TABLE found")
+        connection.execute("ALTER TABLE turns DROP COLUMN notebook")
         connection.execute("PRAGMA user_version = 1")
     connection.close()
 

@@ -21,7 +21,8 @@ from llm_jupyter.events import EventBus
 from llm_jupyter.manager import LLMProviderManager
 from llm_jupyter.registry import ProviderRegistry
 from llm_jupyter.sessions import LLMSessionManager, Services, Whereabouts
-from llm_jupyter.sessions.identity import Found, How, find, is_held_by_another, own_holder
+from llm_jupyter.sessions.holding import is_held_by_another, own_holder
+from llm_jupyter.sessions.identity import Found, How, find
 from llm_jupyter.store import SessionRecord, Store, TurnState
 
 

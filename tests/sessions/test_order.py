@@ -6,14 +6,13 @@ import itertools
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from llm_jupyter.documents import Document
 from llm_jupyter.sessions.cells import CellPlace
-from llm_jupyter.sessions.order import SAME_ID, Order
+from llm_jupyter.sessions.order import NO_IDS, SAME_ID, Order
 from llm_jupyter.sessions.turns import messages_of, place_of
 from llm_jupyter.store import SessionRecord, Store, TurnRecord, TurnState
 from llm_jupyter.types import LLMResponse, Message
@@ -23,31 +22,42 @@ LAB = "the notebook's front end"
 
 @dataclass
 class Cell:
+    """A cell that asks nothing, or a question for each line of its prompt."""
+
     id: str
     prompt: str | None
     kind: str = "code"
+
+    @property
+    def questions(self) -> list[str]:
+        return (self.prompt or "").splitlines()
 
 
 @dataclass
 class Talk:
     """A notebook, its file, and the conversation that its kernels have about it."""
 
+    notebook: str | None = None
     cells: list[Cell] = field(default_factory=list)
     deleted: list[str] = field(default_factory=list)
     saved: Document | None = None
     store: Store = field(default_factory=lambda: Store(None))
     numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
+    ids: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
 
     def __post_init__(self) -> None:
         self.store.save_session(SessionRecord(id="s", created=0.0, updated=0.0))
         self.restart()
 
     def restart(self) -> None:
-        self.order = Order(self.store, "s")
-        self.silent: set[str] = set()
+        self.order = Order(self.store, "s", self.notebook)
+
+    def taken_to(self, notebook: str, *prompts: str | None) -> Talk:
+        """Another notebook that goes on with the conversation. Its cells have the same ids."""
+        return talk_of(*prompts, talk=Talk(notebook, store=self.store, numbers=self.numbers))
 
     def add(self, prompt: str | None, at: int | None = None) -> Cell:
-        cell = Cell(f"c{next(self.numbers)}", prompt)
+        cell = Cell(f"c{next(self.ids)}", prompt)
         self.cells.insert(len(self.cells) if at is None else at, cell)
         return cell
 
@@ -62,33 +72,41 @@ class Talk:
 
     def run_all(self) -> list[list[str]]:
         """The requests of a run of all cells, in order."""
-        requests, ran = [], []
+        requests: list[list[str]] = []
+        ran: list[str] = []
         for cell in self.cells:
-            if cell.kind != "code":
-                continue
-            if cell.prompt is not None:
-                requests.append(self.ask(cell, tuple(ran)))
-            else:
-                self.silent.add(cell.id)
-            ran.append(cell.id)
+            if cell.kind == "code":
+                requests += self.run(cell, tuple(ran))
+                ran.append(cell.id)
         return requests
 
-    def ask(self, cell: Cell, run: tuple[str, ...] = (), client: str = LAB, cell_id: str | None = "") -> list[str]:
-        """What the model sees when this cell asks; the answer follows from that alone."""
-        place = CellPlace(
-            cell.id if cell_id == "" else cell_id, str(next(self.numbers)), client, run,
-            frozenset(self.silent - {cell.id}), frozenset(self.deleted) - {cell.id},
-        )  # fmt: skip
-        self.silent, self.deleted = set(), []
+    def ask(self, cell: Cell, client: str = LAB) -> list[str]:
+        """What the model sees at the last question of this cell."""
+        return self.run(cell, client=client)[-1]
+
+    def run(self, cell: Cell, run: tuple[str, ...] = (), client: str = LAB) -> list[list[str]]:
+        """The requests of a cell. What the kernel hears of others goes before them; a cell that asks nothing is told at
+        its end.
+        """
+        deleted, self.deleted = frozenset(self.deleted) - {cell.id}, []
+        place = CellPlace(cell.id, str(next(self.numbers)), client, run, deleted=deleted)
+        self.order.read(self.saved)
+        requests = [self._request(place, question) for question in cell.questions]
+        if not requests:
+            self.order.hear(CellPlace(silent=frozenset({cell.id}), deleted=deleted))
+        return requests
+
+    def _request(self, place: CellPlace, question: str) -> list[str]:
+        """What the model sees; the answer follows from that alone."""
         self.order.read(self.saved)
         self.order.hear(place)
         spot = self.order.spot(place)
         before = reversed(self.store.before("s", spot.position, limit=1000, skip=spot.hidden))
-        seen = [message.content for turn in before for message in messages_of(turn)] + [cell.prompt or ""]
+        seen = [message.content for turn in before for message in messages_of(turn)] + [question]
         own = f"t{next(self.numbers)}"
         turn = TurnRecord(
-            id=own, session="s", slot=spot.slot or own, position=spot.position, cell=spot.cell, client=client,
-            execution=place.execution, prompt=Message.user(cell.prompt or ""), created=0.0,
+            id=own, session="s", slot=spot.slot or own, position=spot.position, cell=spot.cell, notebook=self.notebook,
+            client=place.client, execution=place.execution, prompt=Message.user(question), created=0.0,
             stamp=self.saved.stamp if self.saved else "",
             was_saved=self.saved is not None and spot.cell in self.saved.cells,
         )  # fmt: skip
@@ -99,7 +117,7 @@ class Talk:
         return seen
 
     def prompts(self) -> list[str]:
-        return [cell.prompt for cell in self.cells if cell.kind == "code" and cell.prompt is not None]
+        return [question for cell in self.cells if cell.kind == "code" for question in cell.questions]
 
     def ideal(self) -> list[list[str]]:
         """What the document says: each question sees those above it, with their answers."""
@@ -112,15 +130,15 @@ class Talk:
         return requests
 
 
-def talk_of(*prompts: str | None) -> Talk:
-    talk = Talk()
+def talk_of(*prompts: str | None, talk: Talk | None = None) -> Talk:
+    talk = talk or Talk()
     for prompt in prompts:
         talk.add(prompt)
     talk.save()
     return talk
 
 
-PROMPT = st.sampled_from([*"abcdefgh", None])
+PROMPT = st.sampled_from([*"abcdefgh", None, "i\nj", "k\nl\nm"])
 
 
 class EditedNotebook(RuleBasedStateMachine):
@@ -184,8 +202,8 @@ class EditedNotebook(RuleBasedStateMachine):
     @rule(data=st.data())
     def run_one(self, data: st.DataObject) -> None:
         cell = self.talk.cells[self._at(data)]
-        if cell.kind == "code" and cell.prompt is not None:
-            self.talk.ask(cell)
+        if cell.kind == "code":
+            self.talk.run(cell)
 
     @rule()
     def run_all_of_a_saved_notebook(self) -> None:
@@ -203,25 +221,103 @@ class EditedNotebook(RuleBasedStateMachine):
 TestEditedNotebook = EditedNotebook.TestCase
 
 
-EDITS = {
-    "insert": lambda talk, at: talk.add("new", at + 1),
-    "delete": lambda talk, at: talk.deleted.append(talk.cells.pop(at).id),
-    "copy": lambda talk, at: talk.add(talk.cells[at].prompt, at + 1),
-    "split": lambda talk, at: talk.add("rest", at + 1),
-    "retype": lambda talk, at: setattr(talk.cells[at], "prompt", "other"),
-    "retype to plain code": lambda talk, at: setattr(talk.cells[at], "prompt", None),
-}
+def edited(talk: Talk, edit: str, at: int, prompt: str | None) -> None:
+    """Do something to the cells below the first one; nothing is saved but by `save`."""
+    cell = talk.cells[at]
+    match edit:
+        case "insert":
+            talk.add(prompt, at)
+        case "delete":
+            talk.deleted.append(talk.cells.pop(at).id)
+        case "copy":
+            talk.add(cell.prompt, at + 1)
+        case "split":
+            first, rest = cell.questions[:1], cell.questions[1:]
+            cell.prompt = "\n".join(first)
+            talk.add("\n".join(rest), at + 1)
+        case "merge":
+            cell.prompt = "\n".join([*talk.cells[at - 1].questions, *cell.questions]) if at > 1 else cell.prompt
+            talk.deleted += [talk.cells.pop(at - 1).id] if at > 1 else []
+        case "move" if talk.saved and cell.id not in talk.saved.cells:  # of the others the file knows better
+            talk.cells.insert(1 if prompt else len(talk.cells), talk.cells.pop(at))
+        case "retype":
+            cell.prompt = prompt
+        case "run":
+            talk.run(cell)
+        case "save":
+            talk.save()
+        case "restart":
+            talk.restart()
 
 
-@pytest.mark.parametrize("edit", EDITS)
-@given(at=st.integers(0, 4))
-def test_an_edit_that_is_not_saved_yet_is_followed_by_a_run_of_all(edit: str, at: int) -> None:
-    talk = talk_of("a", "b", None, "c", "d")
+EDITS = ("insert", "delete", "copy", "split", "merge", "move", "retype", "run", "save", "restart")
+
+
+@given(st.lists(st.tuples(st.sampled_from(EDITS), st.integers(0, 9), PROMPT), max_size=6))
+def test_whatever_is_edited_and_not_saved_a_run_of_all_asks_what_stands_there(
+    edits: list[tuple[str, int, str | None]],
+) -> None:
+    talk = talk_of(None, "a", "b\nc", None, "d", "e")
     talk.run_all()
-    EDITS[edit](talk, at)
-    assert talk.run_all() == talk.ideal()
+    for edit, at, prompt in edits:
+        if len(talk.cells) < 2:
+            talk.add("z")
+        edited(talk, edit, 1 + at % (len(talk.cells) - 1), prompt)
+    assert talk.run_all() == talk.ideal(), "in the living kernel"
+    assert talk.run_all() == talk.ideal(), "and again"
     talk.restart()
-    assert talk.run_all() == talk.ideal()
+    assert talk.run_all() == talk.ideal(), "and in a new one"
+
+
+def test_a_new_cell_that_is_moved_takes_all_its_questions_along_until_it_asks_none() -> None:
+    talk = talk_of(None, "a", "b")
+    talk.run_all()
+    new = talk.add("\n".join(map(str, range(70))), 1)
+    for place in (3, 1, 2):
+        talk.cells.remove(new)
+        talk.cells.insert(place, new)
+        assert [talk.run_all(), talk.run_all()] == [talk.ideal()] * 2
+    talk.cells.remove(new)
+    talk.cells.insert(1, new)
+    new.prompt = None
+    talk.add("below it", 2)
+    assert [talk.run_all(), talk.run_all()] == [talk.ideal()] * 2
+
+
+def only(known: list[str], requests: list[list[str]]) -> list[list[str]]:
+    """The questions in requests, those that are known, of those requests that ask one."""
+    asked = [request for request in requests if request[-1] in known]
+    return [[text for text in request if text in known] for request in asked]
+
+
+@settings(max_examples=40)
+@given(
+    st.lists(st.sampled_from(["a", "b\nc", None, "d\ne\nf"]), min_size=1, max_size=4, unique=True),
+    st.lists(st.sampled_from(["G", "H\nI", None, "J\nK\nL"]), min_size=1, max_size=4, unique=True),
+    st.lists(st.tuples(st.booleans(), st.sampled_from(EDITS[:-1]), st.integers(0, 9)), max_size=4),
+)
+def test_of_two_notebooks_that_share_a_conversation_none_takes_a_turn_from_the_other(
+    here: list[str | None], there: list[str | None], edits: list[tuple[bool, str, int]]
+) -> None:
+    first = talk_of(None, *here, talk=Talk("first.ipynb"))
+    first.run_all()
+    second = first.taken_to("second.ipynb", None, *there)
+    before = first.prompts()
+    for request in second.run_all():
+        assert request[: 2 * len(before) : 2] == before
+    for is_first, edit, at in edits:
+        talk = first if is_first else second
+        if len(talk.cells) > 1:
+            edited(talk, edit, 1 + at % (len(talk.cells) - 1), "m" if is_first else "N")
+    for talk in (first, second, first):
+        talk.restart()
+        requests = talk.run_all()
+        own = [question for question in "abcdefmGHIJKLN" if question.islower() == (talk is first)]
+        assert only(own, requests) == only(own, talk.ideal())
+        assert talk.run_all() == requests
+    first.save()
+    *said, _ = second.ask(second.add("last"))[::2]
+    assert sorted(said) == sorted([*first.prompts(), *second.prompts()[:-1]])
 
 
 def test_a_cell_put_at_the_top_and_not_saved_asks_the_same_in_both_kernels() -> None:
@@ -255,31 +351,19 @@ def test_an_id_that_stands_twice_appends_with_a_word() -> None:
 
 def test_several_questions_of_one_cell_stay_in_their_order_and_fewer_take_the_rest_out() -> None:
     talk = talk_of("a", "b")
-    cell = talk.cells[0]
+    talk.run_all()
+    for prompt in ("x\ny\nz", "p\nq", "k\nl\nm\nn"):
+        talk.cells[0].prompt = prompt
+        talk.run(talk.cells[0])
+        assert talk.ask(talk.cells[1])[::2] == [*prompt.splitlines(), "b"]
 
-    def run(*prompts: str) -> list[list[str]]:
-        execution = str(next(talk.numbers))
-        asked = []
-        for prompt in prompts:
-            cell.prompt = prompt
-            place = CellPlace(cell.id, execution, LAB)
-            talk.order.read(talk.saved)
-            spot = talk.order.spot(place)
-            own = f"t{next(talk.numbers)}"
-            turn = TurnRecord(
-                id=own, session="s", slot=spot.slot or own, position=spot.position, cell=cell.id, client=LAB,
-                prompt=Message.user(prompt), created=0.0,
-            )  # fmt: skip
-            talk.store.add(turn)
-            talk.order.note(place_of(turn))
-            talk.store.answered("s", own, 1, LLMResponse(text="ok"), TurnState.COMPLETE)
-            asked.append([one.prompt.content for one in reversed(talk.store.before("s", None, limit=9))])
-        return asked
 
-    talk.ask(talk.cells[1])
-    assert run("x", "y", "z")[-1] == ["x", "y", "z", "b"]
-    assert run("p", "q")[-1] == ["p", "q", "b"]
-    assert run("k", "l", "m", "n")[-1] == ["k", "l", "m", "n", "b"]
+def test_a_file_without_ids_of_cells_says_once_how_it_gets_them() -> None:
+    talk = talk_of("a", "b")
+    talk.saved = Document(path=Path("talk.ipynb"), stamp="old", cells=("", ""))
+    talk.order.read(talk.saved)
+    notes = [talk.order.spot(CellPlace(cell, "x", LAB)).note for cell in ("c1", None, "c2")]
+    assert notes == [NO_IDS, "", ""]
 
 
 @settings(max_examples=5)

@@ -54,6 +54,7 @@ turns = st.builds(
     version=st.integers(-5, 5),
     position=number,
     cell=some_text,
+    notebook=some_text,
     client=some_text,
     execution=some_text,
     prompt=prompts,

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from itertools import count
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from store.samples import answer, ask, converse, ids, session, storing, turn
 
 from llm_jupyter.errors import StoreError
 from llm_jupyter.store import Filled, Purged, SessionConfig, Store, TurnState
+from llm_jupyter.store.schema import MIGRATIONS, migrate
 from llm_jupyter.types import FinishReason, Image, LLMResponse, Message, ToolCall
 
 
@@ -73,6 +75,38 @@ def test_conversations_are_found_by_kernel_notebook_id_or_the_cells_of_their_cur
     assert store.sessions_of() == []
 
 
+def test_the_cells_of_a_notebook_are_those_of_another_in_all_conversations_or_in_one(store: Store) -> None:
+    for name in ("one", "two"):
+        store.save_session(session(name))
+        store.add(turn("a", 1.0, session=name, cell="c", notebook="/old.ipynb"))
+        store.add(turn("b", 2.0, session=name, cell="c", notebook="/another.ipynb"))
+        store.add(turn("console", 3.0, session=name))
+
+    def notebooks(name: str) -> list[str | None]:
+        return [place.notebook for place in store.places(name)]
+
+    store.carry("/old.ipynb", "/copy.ipynb", session="one")
+    assert notebooks("one") == ["/copy.ipynb", "/another.ipynb", None]
+    assert notebooks("two") == ["/old.ipynb", "/another.ipynb", None]
+    store.carry("/another.ipynb", "/renamed.ipynb")
+    assert [notebooks(name)[1] for name in ("one", "two")] == ["/renamed.ipynb"] * 2
+
+
+def test_turns_of_a_file_that_knew_no_notebooks_of_turns_are_of_their_conversations(tmp_path: Path) -> None:
+    path = tmp_path / "sessions.db"
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        migrate(connection, MIGRATIONS[:2])
+        connection.execute("INSERT INTO sessions VALUES ('s', NULL, 1, 1, NULL, '/n.ipynb', NULL, NULL, '{}')")
+        for name, cell in (("a", "c1"), ("b", None)):
+            connection.execute(
+                """INSERT INTO turns (session, id, slot, version, position, cell, state, created, is_current, left_out,
+                was_saved, stamp, under, filled) VALUES ('s', ?, ?, 1, 1, ?, 'complete', 1, 1, '', 0, '', '', '[]')""",
+                (name, name, cell),
+            )
+    with storing(path) as (store, _):
+        assert [(place.id, place.notebook) for place in store.places("s")] == [("a", "/n.ipynb"), ("b", None)]
+
+
 def test_only_turns_with_an_answer_that_stand_in_the_context_are_counted(store: Store) -> None:
     converse(store, "a", "b", "c")
     store.add(turn("pending", 4.0))
@@ -88,6 +122,21 @@ def test_only_turns_with_an_answer_that_stand_in_the_context_are_counted(store: 
     found = store.session("talk")
     assert found is not None
     assert found.turns == 2  # c, and the one that was stopped
+
+
+def test_a_conversation_without_a_name_and_a_notebook_is_called_after_its_first_question(store: Store) -> None:
+    store.save_session(session())
+    assert store.sessions()[0].title == "talk"
+    store.add(turn("b", 2.0, "later"))
+    store.add(turn("a", 1.0, "Where do\n\n  fish \ud800 " + "sleep " * 100, template=None))
+    titles = {one.title for one in (store.session("talk"), *store.sessions()) if one is not None}
+    assert titles == {"“" + ("Where do fish \ud800 " + "sleep " * 100)[:49] + "…”"}
+    store.add(turn("c", 1.0, "values and all", slot="slot of a", template="In {file}?"))
+    assert [one.title for one in store.sessions()] == ["“In {file}?”"]
+    store.save_session(session(notebook="/somewhere/fish.ipynb"))
+    assert [one.title for one in store.sessions()] == ["fish.ipynb"]
+    store.save_session(session(notebook="/somewhere/fish.ipynb", name="fish"))
+    assert [one.title for one in store.sessions()] == ["fish"]
 
 
 def test_of_two_processes_that_claim_a_conversation_one_has_it(store: Store) -> None:

@@ -257,6 +257,31 @@ def test_it_is_seen_until_the_last_of_several_pages_shows_it_no_more(llm: LLMFac
         assert dashboard.batches == [1]
 
 
+class Forgetful(Hasty):
+    """Forgets pages that say nothing for a tenth of a second."""
+
+    lease: ClassVar[float] = 0.1
+
+    def seen(self, is_seen: bool) -> None:
+        self.show("seen", is_seen)
+
+
+def test_a_page_that_is_gone_without_a_word_is_forgotten_and_one_that_speaks_again_is_shown_all(
+    llm: LLMFactory,
+) -> None:
+    dashboard = Forgetful(llm)
+    with shown(dashboard) as page:
+        page.until(lambda: page.state.get("seen") is False)
+        publish(llm, 1)
+        turns(llm)
+        assert dashboard.batches == []
+        for _ in range(8):  # others that say that they are there go on for longer than any may be silent
+            page.look(page="a tab that lives")
+            llm.portal.run(asyncio.sleep(Forgetful.lease / 4))
+        page.until(lambda: page.state.get("count") == 1)
+        assert page.state["seen"] is True
+
+
 # -- ending
 
 
@@ -327,7 +352,7 @@ def test_services_that_are_closed_under_it_leave_the_last_picture_and_say_so(tmp
         page.until(lambda: notice(page) == OVER)
         assert dashboard.is_let_go.wait(10)
         page.act("greet", name="you")
-        assert (page.state["last"], notice(page)) == (3, OVER)
+        assert (page.state["last"], page.state["over"], notice(page)) == (3, True, OVER)
         assert not llm.portal.started
     assert page.is_closed
     assert not llm.portal.started

@@ -84,6 +84,23 @@ def test_a_long_answer_waits_for_its_bytes_and_arrives_whole() -> None:
     assert page["text"] == "x" * 10_000_000
 
 
+def test_nothing_waits_behind_long_texts() -> None:
+    now = [0.0]
+    channel, page = Channel(lambda: now[0]), dict[str, Any]()
+    for number in range(4):
+        channel.append(f"text:{number}", "x" * 540_000)
+    beats = 0
+    while channel.is_behind:
+        channel.set("progress", beats)
+        channel.extend("rows", [beats], 5)
+        applied(page, channel.take())
+        assert (page["progress"], page["rows"][-1]) == (beats, beats)
+        now[0] += 1 / 12
+        beats += 1
+    assert now[0] < (4 * 540_000 - BURST) / RATE * 1.1
+    assert [len(page[f"text:{number}"]) for number in range(4)] == [540_000] * 4
+
+
 def test_whoever_asks_for_the_whole_misses_nothing_and_gets_nothing_twice() -> None:
     channel = Channel()
     channel.append("text", "one ")

@@ -376,12 +376,30 @@ def test_a_long_conversation_is_shown_a_window_at_a_time(page: Page, llm: LLMFac
     page.act("earlier")
     page.until(lambda: page.state["window"] == {"earlier": 0, "later": SHOWN})
     assert [question for question, _ in said(page)] == ["0", "1", "2"]
+    llm.chat("another")
+    page.until(lambda: page.state["window"] == {"earlier": 0, "later": SHOWN + 1})
+    assert [question for question, _ in said(page)] == ["0", "1", "2"], "what is read stays"
     page.act("latest")
     page.until(lambda: len(turns(page)) == SHOWN)
     page.act("earlier")
-    page.until(lambda: len(turns(page)) == 3)
+    page.until(lambda: len(turns(page)) == 4)
     page.act("ask", prompt="next")
     page.until(lambda: is_over(page, SHOWN) and said(page)[-1] == ("next", "Heard: next"))
+
+
+def test_whoever_went_back_in_steps_returns_in_the_same(page: Page, llm: LLMFactory) -> None:
+    for number in range(2 * SHOWN + 3):
+        llm.chat(str(number))
+    steps: list[list[str]] = []
+    for verb in ("latest", "earlier", "earlier", "later", "later"):
+        page.act(verb)
+        page.until(
+            lambda: page.state.get("moved", {}).get("count") == len(steps) + 1 and is_over(page, len(turns(page)))
+        )
+        steps.append([question for question, _ in said(page)])
+    assert [int(question) for step in steps[2::-1] for question in step] == list(range(2 * SHOWN + 3))
+    assert steps[3:] == [steps[1], steps[0]]
+    assert page.state["moved"]["to"] == "beginning"
 
 
 def test_of_answers_that_are_huge_no_more_is_shown_than_a_page_can_be_sent(
@@ -403,7 +421,7 @@ def test_of_answers_that_are_huge_no_more_is_shown_than_a_page_can_be_sent(
 def test_of_an_answer_that_grows_huge_no_more_travels_than_is_shown(page: Page, server: ModelServer) -> None:
     server.next(sse(*[delta("x" * 50_000)] * 6, finish("stop"), DONE))
     ask(page, "one")
-    assert len(said(page)[0][1]) == LONGEST_ANSWER
+    page.until(lambda: len(said(page)[0][1]) == LONGEST_ANSWER)
     assert turns(page)[0]["more"] == 300_000 - LONGEST_ANSWER
 
 

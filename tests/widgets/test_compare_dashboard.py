@@ -23,7 +23,7 @@ from llm_jupyter.factory import LLMFactory
 from llm_jupyter.testing import ScriptedProvider
 from llm_jupyter.widgets import CompareDashboard
 from llm_jupyter.widgets.base import GRACE
-from llm_jupyter.widgets.compare_view import SHOWN, View, letters
+from llm_jupyter.widgets.compare_view import HIDDEN_ERROR, SHOWN, View, letters
 
 BOTH = [{"model": "one/m"}, {"model": "two/m"}]
 
@@ -128,7 +128,7 @@ def test_answers_stream_side_by_side_and_one_server_takes_its_questions_in_turn(
     page.until(lambda: not page.state["view"]["running"])
     assert [page.state[f"text:{number}"] for number in range(3)] == ["Hello", "Heard: hi", "Good day"]
     assert [column(page, number)["name"] for number in range(3)] == ["one/m", "one/other-model", "two/m"]
-    assert page.state["view"] | {"over": 3, "total": 3, "failed": 0} == page.state["view"]
+    assert page.state["view"] | {"over": 3, "progress": "3 of 3 answers"} == page.state["view"]
     assert page.state["figures:1"]["queued"] > 0
     assert (one.chats[0]["temperature"], "seed" in one.chats[0], len(one.chats[0]["messages"])) == (0, False, 1)
     assert [trial.answer for trial in result(page)] == ["Hello", "Heard: hi", "Good day"]
@@ -160,6 +160,7 @@ def test_a_dead_server_is_a_column_with_its_error_and_the_others_are_whole(tmp_p
             for wanted, error in zip(("no <b>luck</b>", "dead", "no model 'nowhere/m'"), errors, strict=True):
                 assert wanted in error
                 assert len(error.splitlines()) <= 3
+                assert "%llm use" not in error, "whoever answers other questions is not asked these"
             picture = page.dashboard.picture()
             assert "no &lt;b&gt;luck" in picture.html
             assert "<b>luck" not in picture.html
@@ -257,14 +258,42 @@ def test_blind_names_are_shown_with_the_vote(page: Page, two: ModelServer) -> No
     assert not any("one/" in text or "two" in text for text in said)
     assert "two" not in page.dashboard.picture().text
     order = page.state["order"]
-    page.act("vote", column=2)
-    page.until(lambda: column(page, 2)["better"])
-    assert column(page, 2)["name"] == f"{letters(order.index(2))} · one/other-model"
-    assert "two is not well" in column(page, 1)["error"]
+    other = next(number for number, one in enumerate(result(page).contenders) if one.model == "one/other-model")
+    page.act("vote", column=other)
+    page.until(lambda: column(page, other)["better"])
+    assert column(page, other)["name"] == f"{letters(order.index(other))} · one/other-model"
+    assert any("two is not well" in column(page, number)["error"] for number in range(3))
     assert page.state["order"] == order
     page.act("blind", on=False)
-    page.until(lambda: [column(page, number)["name"] for number in (0, 1, 2)] == ["one/m", "two/m", "one/other-model"])
+    asked = [one.label for one in result(page).contenders]
+    page.until(lambda: [column(page, number)["name"] for number in range(3)] == asked)
     assert page.state["order"] == [0, 1, 2]
+
+
+def test_blind_contenders_of_one_server_are_asked_in_any_order(page: Page, one: ModelServer) -> None:
+    contenders = [{"model": "one/m"}, {"model": "one/other-model"}]
+    page.act("blind", on=True)
+    firsts: set[str] = set()
+    for asked in range(24):  # one of the two is never first once in eight million times
+        ask(page, contenders)
+        firsts.add(one.chats[2 * asked]["model"])
+        if len(firsts) == 2:
+            break
+    assert firsts == {"m", "other-model"}
+
+
+def test_why_all_of_a_blind_contender_failed_is_told_with_the_names(page: Page, two: ModelServer) -> None:
+    refused = reply({"error": {"message": "two is not well"}}, 400)
+    two.next(refused, refused)
+    page.act("blind", on=True)
+    ask(page, BOTH, repeats=2)
+
+    def told() -> list[tuple[int, int, str]]:
+        return sorted((row["count"], row["failures"], row["error"]) for row in page.state["spread"])
+
+    assert told() == [(0, 2, HIDDEN_ERROR), (2, 0, "")]
+    page.act("vote")
+    page.until(lambda: "two is not well" in told()[0][2])
 
 
 @given(st.integers(1, 40), st.integers(1, 3))
@@ -418,6 +447,12 @@ def test_in_a_kernel_it_shows_what_cells_compare_and_keeps_what_is_compared_here
         assert kernel.value("third is get_ipython()._llm_jupyter_magics.kernel.comparison") is True
         refused = kernel.run("dash.llm.portal.run(dash.do_keep('not a name'))")
         assert "no name for a variable" in refused.error[0]
+        for name in ("print", "_", "_1", "In", "exit"):
+            refused = kernel.run(f"dash.llm.portal.run(dash.do_keep({name!r}))")
+            assert f"{name!r} belongs to Python or IPython" in refused.error[0]
+        kernel.run("third = [1]; dash.llm.portal.run(dash.do_keep('third'))")
+        said = kernel.value("dash.channel.state['notice']['text']")
+        assert said.startswith("third holds this comparison in place of a value of type list: ")
         kernel.run("%llm dash compare -o again")
         history = kernel.value("[row['prompt'] for row in again.channel.state['history']]")
         assert history == ["from here", "hi again", "hi"]

@@ -77,6 +77,25 @@ def test_nothing_stands_there_twice_and_all_in_order(llm: LLMFactory) -> None:
         assert abouts(page) == [f"s{number}" for number in range(150)]
 
 
+def test_another_filter_during_a_pause_shows_nothing_that_came_since(llm: LLMFactory, page: Page) -> None:
+    sessions(llm, 2)
+    page.until(lambda: abouts(page)[-1] == "s1")
+    page.act("pause")
+    sessions(llm, 3, 2)
+    llm.events.publish(RequestFinished(request="r", finish_reason="stop", seconds=1.0))
+    page.until(lambda: page.state["waiting"] == 4)
+    page.act("filter", groups=["session"], text="", frequent=False)
+    page.until(lambda: page.state["waiting"] == 3)
+    assert abouts(page) == ["s0", "s1"]
+    sessions(llm, 1, 5)
+    page.until(lambda: page.state["waiting"] == 4)
+    page.act("resume")
+    page.until(lambda: abouts(page) == [f"s{number}" for number in range(6)])
+
+
+STOPPED = RequestFailed(request="r", error="AnswerInterrupted", message="stopped before the first token")
+
+
 @pytest.mark.parametrize(
     ("event", "tone"),
     [
@@ -87,10 +106,23 @@ def test_nothing_stands_there_twice_and_all_in_order(llm: LLMFactory) -> None:
         (RequestRetried(request="r", provider="p", model="m", attempt=1, delay=1.0, reason="busy"), "warn"),
         (ModelLoaded(provider="p", model="m", seconds=1.0), "good"),
         (SessionCreated(session="s"), "idle"),
+        (RequestFailed(request="r", error="ServerError", message="500"), "bad"),
+        (STOPPED, "idle"),
     ],
 )
 def test_what_went_wrong_stands_out(event: Event, tone: str) -> None:
     assert tone_of(event) == tone
+
+
+def test_what_the_person_stopped_is_called_so_and_is_no_error(llm: LLMFactory, page: Page) -> None:
+    llm.events.publish(STOPPED)
+    page.until(lambda: kinds(page)[-1] == "stopped")
+    row = page.state["rows"][-1]
+    assert (row["tone"], row["about"], row["text"]) == ("idle", "r", 'message="stopped before the first token"')
+    page.act("filter", groups=["error"], text="", frequent=False)
+    page.until(lambda: page.state["rows"] == [])
+    page.act("filter", groups=["request"], text="", frequent=False)
+    page.until(lambda: kinds(page) == ["stopped"])
 
 
 def test_the_filter_shows_the_groups_that_are_wanted_and_failures_of_all_under_error(

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import socket
+import subprocess
 import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+from hosts.children import FOLDER, leases_in, problem
 from live import eventually, place
 from servers.paced import ModelServer
 from watching import Page, shown
@@ -52,6 +57,18 @@ def llm(tmp_path: Path, server: ModelServer) -> Iterator[LLMFactory]:
 def row(page: Page, name: str) -> dict[str, Any]:
     """A host as it is shown; empty where it is not."""
     return page.state.get(f"host {name}", {})
+
+
+@contextmanager
+def another_kernel(home: Path, name: str) -> Iterator[int]:
+    """A process that runs a host of that name, of which nothing is known here; the process id of the host."""
+    command = [sys.executable, str(FOLDER / "holder.py"), str(home), json.dumps(asdict(problem(name)))]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        try:
+            assert holder.stdout is not None
+            yield json.loads(holder.stdout.readline())["pid"]
+        finally:
+            holder.kill()
 
 
 def states(page: Page, name: str) -> list[str]:
@@ -132,6 +149,31 @@ def test_a_host_that_cannot_be_started_says_why_and_is_harmless_in_the_picture(l
         assert "\u202e" not in picture.text
         page.act("start", name="nonsense")
         said(page, "there is no host 'nonsense'")
+
+
+def test_the_embedded_models_process_of_another_kernel_is_seen_without_joining_it(
+    llm: LLMFactory, tmp_path: Path
+) -> None:
+    with another_kernel(tmp_path, "embedded") as pid, shown(HostsDashboard(llm)) as page:
+        page.until(lambda: page.state.get("taken embedded"))
+        host = row(page, "embedded")
+        assert [host[fact] for fact in ("state", "whose", "pid", "holders", "held")] == [
+            "running",
+            "ours",
+            pid,
+            1,
+            False,
+        ]
+        assert host["can"] == {"start": False, "stop": True, "restart": True, "log": True}
+        page.act("restart", name="embedded")
+        page.until(lambda: row(page, "embedded")["pid"] not in (None, pid))
+        assert len(leases_in(tmp_path)) == 1
+        page.act("stop", name="embedded")
+        said(page, "embedded is stopped.")
+        page.until(lambda: row(page, "embedded")["state"] == "stopped" and not page.state["taken embedded"])
+        assert page.state["memory embedded"][-1] == 0
+        page.act("stop", name="embedded")
+        said(page, "embedded does not run")
 
 
 def test_the_hosts_are_measured_only_while_the_page_shows_them(llm: LLMFactory) -> None:

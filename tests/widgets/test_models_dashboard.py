@@ -293,6 +293,42 @@ def test_closing_stops_what_it_fetches(tmp_path: Path, toy: tuple[PackageIndex, 
             assert list((tmp_path / "home" / "models").glob("*.part"))
 
 
+def test_what_a_closed_dashboard_stopped_is_shown_by_the_next_which_goes_on_with_it(
+    tmp_path: Path, toy: tuple[PackageIndex, str]
+) -> None:
+    server, name = toy
+    with factory(tmp_path / "home") as llm:
+        with shown(ModelsDashboard(llm)) as page:
+            page.act("pull", model=name)
+            page.until(lambda: pull(page).get("completed"))
+        with shown(ModelsDashboard(llm)) as page:
+            page.until(lambda: pull(page).get("state") == "stopped")
+            assert pull(page)["completed"] > 0
+            server.hold_at = None
+            page.act("resume", pull=pull(page)["number"])
+            page.until(lambda: row(page, "embedded/toy") and page.state["pulls"] == [])
+            assert server.downloads[1].start > 0
+        with shown(ModelsDashboard(llm)) as page:
+            assert page.state["pulls"] == []
+
+
+def test_a_download_that_another_dashboard_began_is_shown_and_stopped_as_ones_own(
+    tmp_path: Path, toy: tuple[PackageIndex, str]
+) -> None:
+    with factory(tmp_path / "home") as llm, shown(ModelsDashboard(llm)) as first, shown(ModelsDashboard(llm)) as other:
+        first.act("pull", model=toy[1])
+        for page in (first, other):
+            page.until(lambda page=page: pull(page).get("state") == "running" and pull(page)["completed"])
+        assert "is being fetched already" in words(other, "pull", model=toy[1])
+        other.act("cancel", pull=pull(other)["number"])
+        for page in (first, other):
+            page.until(lambda page=page: pull(page)["state"] == "stopped")
+        other.act("resume", pull=pull(other)["number"])
+        first.dashboard.close()
+        other.until(lambda: row(other, "embedded/toy") and other.state["pulls"] == [])
+        assert "toy.gguf is here" in notice(other)[0]
+
+
 def test_a_burst_of_progress_is_few_messages_and_the_last_is_right(tmp_path: Path) -> None:
     with factory(tmp_path) as llm, shown(ModelsDashboard(llm)) as page:
         for done in range(1, 2001):

@@ -107,7 +107,7 @@ def test_the_notebooks_conversation_stands_first_and_is_open_with_its_turns(llm:
     llm.chat("two")
     llm.chat("three")
     with shown(SessionsDashboard(llm)) as page:
-        assert listed(page) == [llm.sessions.current.id, "older"]
+        assert listed(page) == ["“two”", "older"]
         first, older = page.state["conversations"]
         assert (first["current"], first["turns"], older["current"], older["turns"]) == (True, 2, False, 1)
         assert page.state["opened"]["id"] == llm.sessions.current.id
@@ -267,7 +267,8 @@ def test_conversations_are_continued_copied_begun_and_deleted(llm: LLMFactory, s
         assert llm.sessions.notices == [], "what was said here is not said again under the next answer"
         page.act("fork", session=first)
         page.until(lambda: page.state["opened"]["id"] not in ("", first) and texts(page) == [("one", "Heard: one")])
-        page.until(lambda: told(page).endswith("a copy of first."))
+        page.until(lambda: told(page) == "This notebook goes on with first (copy), a copy of first.")
+        assert listed(page) == ["first (copy)", "first", *listed(page)[2:]]
         llm.chat("two")
         assert server.contents() == ["one", "Heard: one", "two"]
         page.act("open", session=first)
@@ -286,7 +287,7 @@ def test_any_conversation_gets_another_name_and_keeps_its_place_in_the_list(llm:
     current = llm.sessions.current.id
     with shown(SessionsDashboard(llm)) as page:
         page.act("rename", session=old, name=" about one ")
-        page.until(lambda: listed(page) == [current, "about one"])
+        page.until(lambda: listed(page) == ["“two”", "about one"])
         page.act("rename", session=current, name="about two")
         page.until(lambda: listed(page) == ["about two", "about one"])
         fails(page, "rename", "there is a conversation 'about one' already", session=current, name="about one")
@@ -359,8 +360,9 @@ def test_what_another_kernel_goes_on_with_is_marked_watched_and_continued_as_a_c
         for verb, more in (("delete", {}), ("rename", {"name": "mine"})):
             fails(page, verb, "another kernel goes on with that conversation", session=theirs, **more)
         page.act("use", session=theirs)
-        page.until(lambda: told(page).startswith(f"This is a copy of {theirs}"))
+        page.until(lambda: told(page).startswith("This is a copy of “whole a” with its 1 turn"))
         page.until(lambda: page.state["opened"]["id"] == llm.sessions.current.id != theirs)
+        assert listed(page) == ["whole a (copy)", "“whole a”"]
         child.kill()
         child.process.join()
         page.act("open", session=theirs)

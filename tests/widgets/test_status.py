@@ -14,8 +14,10 @@ from servers.paced import ModelServer
 from servers.scripted import End, Request, Script, reply
 from watching import Page, shown
 
+from llm_jupyter.errors import UnreachableError
 from llm_jupyter.events import EventBus, HealthChecked
 from llm_jupyter.factory import LLMFactory
+from llm_jupyter.overview import who_answers
 from llm_jupyter.selection import Recipe
 from llm_jupyter.settings import load_settings
 from llm_jupyter.widgets import StatusDashboard
@@ -75,6 +77,12 @@ def states(page: Page, name: str) -> list[str]:
     return [word for before, word in zip([None, *words], words, strict=False) if word != before]
 
 
+def mark(page: Page, name: str) -> str:
+    """What is said of the chosen model in a provider's row."""
+    told = row(page, name).get("answers")
+    return told["words"] if told else ""
+
+
 def said(page: Page, text: str) -> None:
     """Wait until the line at the foot says it."""
     page.until(lambda: text in page.state.get("notice", {}).get("text", ""))
@@ -87,7 +95,7 @@ def test_it_tells_of_each_provider_and_of_the_model_that_answers(llm: LLMFactory
         assert page.state["answers"] == ["main/m (local) will answer because it is default_model in your settings."]
         assert "ollama" in page.state["absent"]
         assert (row(page, "main")["state"], row(page, "main")["where"]) == ("connected", "local")
-        assert (row(page, "main")["models"], row(page, "main")["answers"]) == (2, "m")
+        assert (row(page, "main")["models"], row(page, "main")["answers"]) == (2, {"words": "m answers", "now": True})
         assert row(page, "spare")["answers"] is None
         assert (row(page, "embedded")["state"], row(page, "embedded")["loaded"]) == ("disconnected", [])
 
@@ -150,7 +158,7 @@ def test_a_server_is_disconnected_connected_and_used_from_the_page(llm: LLMFacto
         said(page, "main is connected.")
         page.act("use", name="spare")
         said(page, "spare/s (local) answers from now on.")
-        page.until(lambda: row(page, "spare")["answers"] == "s" and row(page, "main")["answers"] is None)
+        page.until(lambda: mark(page, "spare") == "s answers" and not mark(page, "main"))
         assert llm.chat("hi").provider == "spare"
 
 
@@ -171,13 +179,46 @@ def test_what_cannot_be_done_is_said_with_what_to_type(llm: LLMFactory, spare: M
 
 def test_a_model_that_is_chosen_elsewhere_is_marked(llm: LLMFactory) -> None:
     with shown(StatusDashboard(llm)) as page:
-        page.until(lambda: row(page, "main")["answers"] == "m")
+        page.until(lambda: mark(page, "main") == "m answers")
         llm.use("main/other-model")
-        page.until(lambda: row(page, "main")["answers"] == "other-model")
+        page.until(lambda: mark(page, "main") == "other-model answers")
         assert page.state["answers"] == ["main/other-model (local) answers because you named it."]
         llm.sessions.current.forget_choice()
         llm.sessions.current = llm.sessions.new()
-        page.until(lambda: row(page, "main")["answers"] == "m")
+        page.until(lambda: mark(page, "main") == "m answers")
+
+
+def test_a_chosen_model_of_a_provider_that_is_off_or_down_is_not_said_to_answer(
+    llm: LLMFactory, main: MoodyServer, spare: ModelServer
+) -> None:
+    llm.use("main/m")
+    with shown(StatusDashboard(llm)) as page:
+        page.until(lambda: mark(page, "main") == "m answers")
+        llm.portal.run(llm.providers.disconnect("main"))
+        page.until(lambda: mark(page, "main") == "m is chosen, but off")
+        page.until(lambda: page.state["answers"] == ["main/m (local) is chosen, but off: %llm connect main"])
+        assert not row(page, "main")["answers"]["now"]
+        assert "m is chosen, but off; " in page.dashboard.picture().text
+        llm.portal.run(llm.providers.connect("main"))
+        page.until(lambda: mark(page, "main") == "m answers")
+        page.until(lambda: page.state["answers"] == ["main/m (local) answers because you named it."])
+        main.close()
+        page.until(lambda: mark(page, "main") == "m is chosen, but down")
+        assert "(local) answers" not in page.state["answers"][0]
+
+
+def test_that_a_provider_which_was_not_looked_at_has_failed_is_known_without_asking_it(
+    llm: LLMFactory, spare: ModelServer
+) -> None:
+    def looked() -> str:
+        return llm.portal.run(who_answers(llm, shelves=())).lines[0]
+
+    llm.use("spare/s")
+    assert looked() == "spare/s (local) answers because you named it."
+    asked = len(spare.visits)
+    llm.providers.get("spare").observed(UnreachableError("the line is cut"))
+    assert looked() == "spare/s (local) is to answer because you named it, and does not now: the line is cut."
+    assert len(spare.visits) == asked
 
 
 def test_providers_that_come_and_go_come_and_go_in_it(llm: LLMFactory, spare: ModelServer) -> None:

@@ -37,13 +37,14 @@ class Page:
         self.state: dict[str, Any] = {}
         self.messages: list[tuple[float, dict[str, Any]]] = []
         """Every message of changes, with the second at which it came."""
+        self.answers: list[dict[str, Any]] = []
+        """What the kernel has said of that which it was asked to do: that it took it, and that it is done."""
         self.is_closed = False
         self.loses: Callable[[dict[str, Any]], bool] = lambda content: False
         """Which messages get lost on their way; none."""
         self.lost = 0
         self._number: int | None = None
         self._tickets = 0
-        self._done: set[int] = set()
         self._news = threading.Condition()
         dashboard.comm = PageComm(self)
         self._comm = dashboard.comm
@@ -64,7 +65,7 @@ class Page:
         self._tickets += 1
         ticket = self._tickets
         self.send(do=verb, ticket=ticket, **values)
-        self.until(lambda: ticket in self._done)
+        self.until(lambda: {"done": ticket} in self.answers)
 
     def until(self, condition: Callable[[], object], within: float = PATIENCE) -> None:
         """Wait until what is shown is so."""
@@ -87,8 +88,8 @@ class Page:
             self._news.notify_all()
 
     def _take(self, content: dict[str, Any]) -> None:
-        if "done" in content:
-            self._done.add(content["done"])
+        if "taken" in content or "done" in content:
+            self.answers.append(content)
         elif "state" in content:
             self.state, self._number = dict(content["state"]), content["n"]
         elif "last" in content:
