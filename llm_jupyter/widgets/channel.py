@@ -2,7 +2,8 @@
 
 The state is a flat dictionary of JSON values. Changes gather until they are taken: of several of one key the last counts,
 text and rows that are appended travel alone. So a page gets at most one message a beat, with what is new, however often
-things changed. Long texts travel last, in pieces: nothing else waits behind them. Whoever comes late, or missed one, asks for the whole state.
+things changed. Long texts travel last, in pieces: nothing else waits behind them. Whoever comes late, or missed one, asks
+for the whole state.
 """
 
 from __future__ import annotations
