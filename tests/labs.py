@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -37,6 +38,16 @@ class Lab:
 
     def notebook_url(self, name: str) -> str:
         return self.url + self.path.format(name=name, token=TOKEN)
+
+    def end_kernels(self) -> None:
+        """Shut down all that run: a page that is closed leaves its kernel behind."""
+        for session in json.loads(self._call("GET", "api/sessions")):
+            self._call("DELETE", f"api/sessions/{session['id']}")
+
+    def _call(self, method: str, path: str) -> bytes:
+        request = urllib.request.Request(self.url + path, method=method, headers={"Authorization": f"token {TOKEN}"})
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=30) as reply:
+            return bytes(reply.read())
 
 
 @pytest.fixture(scope="session")

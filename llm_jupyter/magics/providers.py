@@ -31,10 +31,9 @@ def _reason(kernel: KernelServices, view: ProviderView) -> str:
     """Why a provider is as it is, and what that means for the conversation where it holds the chosen model."""
     choice, name = kernel.factory.sessions.current.choice, view.recipe.name
     hindered = hindrance(kernel.factory, view.recipe)
-    if choice is None or choice.provider.name != name or not hindered:
-        return view.reason
-    told = way_back(view.recipe) if hindered == OFF else view.reason
-    return f"{chosen_but(choice.model, hindered)}: {told}"
+    if choice is None or choice.provider.name != name or hindered != OFF:
+        return view.reason  # of one that is down it says more than that, and a row is to stay one line
+    return f"{chosen_but(choice.model, hindered)}: {way_back(view.recipe)}"
 
 
 def _row(view: ProviderView, reason: str) -> tuple[str, ...]:

@@ -13,6 +13,13 @@ from playwright.sync_api import Browser, Page, expect
 expect.set_options(timeout=20_000)  # what is promised within a second is measured; for all else a busy machine has time
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _kernels_end(lab: Lab) -> Iterator[None]:
+    """What one module's notebooks hold, above all the embedded model's process, is nobody's when the next begins."""
+    yield
+    lab.end_kernels()
+
+
 @pytest.fixture(scope="module")
 def room(browser: Browser, lab: Lab, request: pytest.FixtureRequest) -> Iterator[Page]:
     """One notebook with a cell for each dashboard, none of which has run; its model runs."""

@@ -69,7 +69,7 @@ def test_status_tells_of_each_provider_where_it_is_and_how_it_is(kernel: Kernel,
     good(kernel, "%llm connect main")
     main.close()
     assert row(kernel, "main").split()[1:3] == ["local", "failed"]
-    assert "m is chosen, but down: nothing answers: the connection was ref" in row(kernel, "main")
+    assert row(kernel, "main").endswith("nothing answers: the connection was refused")
 
 
 def test_a_failover_is_said_in_one_line_at_the_answer_and_stands_in_its_metadata(
