@@ -19,7 +19,7 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, ClassVar, Self
 
 from traitlets import Dict
@@ -84,6 +84,7 @@ class Dashboard(BundledWidget):
         self._poked, self._has_begun = asyncio.Event(), asyncio.Event()
         self._viewers: dict[str, float] | None = None  # the pages that show it, and when each was heard last
         self._looked_at = 0.0
+        self._heard = 0
         self._echo_at = math.inf
         self._trouble: dict[str, Any] | None = None
         self._actions: list[Job] = []
@@ -133,6 +134,13 @@ class Dashboard(BundledWidget):
     def add_rows(self, key: str, rows: Sequence[Any], limit: int) -> None:
         """Add to the list under that key, of which the last `limit` stay."""
         self.channel.extend(key, rows, limit)
+
+    def unheard(self, events: Iterable[Event]) -> Iterator[Event]:
+        """Those of these events that it has not been given before: what the history tells may come by the feed too."""
+        for event in events:
+            if event.sequence > self._heard:
+                self._heard = event.sequence
+                yield event
 
     def poke(self) -> None:
         """Look again soon although nothing was published. On the portal's loop."""

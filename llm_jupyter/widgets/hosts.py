@@ -71,7 +71,6 @@ class HostsDashboard(Dashboard):
         self._ends: dict[str, dict[str, Any]] = {}
         self._names: list[str] = []
         self._logs: dict[str, float] = {}
-        self._heard = 0
         super().__init__(llm)
 
     async def begin(self) -> None:
@@ -202,10 +201,8 @@ class HostsDashboard(Dashboard):
         self.poke()
 
     def _take(self, events: Sequence[Event]) -> None:
-        for event in events:
-            if event.sequence > self._heard:  # else it was in the history already
-                self._heard = event.sequence
-                self._hear_of(event)
+        for event in self.unheard(events):
+            self._hear_of(event)
 
     def _hear_of(self, event: Event) -> None:
         match event:

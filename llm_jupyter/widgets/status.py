@@ -76,7 +76,6 @@ class StatusDashboard(Dashboard):
         self._troubles: dict[str, dict[str, Any]] = {}
         self._names: list[str] = []
         self._session: LLMSession | None = None
-        self._heard = 0
         super().__init__(llm)
 
     async def begin(self) -> None:
@@ -184,10 +183,8 @@ class StatusDashboard(Dashboard):
     # -- what has happened
 
     def _take(self, events: Sequence[Event]) -> None:
-        for event in events:
-            if event.sequence > self._heard:  # else it was in the history already
-                self._heard = event.sequence
-                self._hear_of(event)
+        for event in self.unheard(events):
+            self._hear_of(event)
 
     def _hear_of(self, event: Event) -> None:
         match event:
