@@ -264,16 +264,25 @@ class Seat(Sight):
     # -- mishaps
 
     async def _mourn(self, state: HostState) -> None:
-        """The supervisor was killed. The host died with it; end what it may have left, unless somebody else does."""
+        """The supervisor was killed. The host died with it; end what it may have left, unless somebody else does.
+
+        The locks of a killed process stay taken for as long as its last thread lives, which can be longer than it itself
+        seems to: then the next look tries again.
+        """
         self._drop_lease()
         lock = self.folder.lock()
-        with contextlib.suppress(OSError):
-            if lock.take() and not self.folder.is_supervised():
-                await asyncio.to_thread(lambda: end_leftovers(abandoned(str(self.folder.path))))
-                self.folder.remove_state(state.run)
-        lock.let_go()
+        try:
+            if not lock.take() or self.folder.is_supervised():
+                return
+            await asyncio.to_thread(lambda: end_leftovers(abandoned(str(self.folder.path))))
+            self.folder.remove_state(state.run)
+        except OSError:  # a folder that is gone, or a disk that fails: whoever starts the host next clears up
+            pass
+        finally:
+            lock.let_go()
+            self.hear()
+            self._say_lost()
         self._detach()
-        self._say_lost()
 
     def _miss(self) -> None:
         """Nothing stands there any more: say so, where its supervisor was killed and another kernel has cleared up first."""

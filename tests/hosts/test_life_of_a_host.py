@@ -26,6 +26,8 @@ from hosts.children import (
 )
 from live import eventually
 
+from llm_jupyter._supervisor.folder import HostFolder
+from llm_jupyter._supervisor.lock import take_patiently
 from llm_jupyter.errors import HostError
 from llm_jupyter.events import HostFailed, HostReady, HostRestarting, HostStopped
 from llm_jupyter.hosts import HostSpec
@@ -271,6 +273,25 @@ async def test_a_home_behind_a_link_is_the_same_home(tmp_path: Path) -> None:
         os.kill(supervisor_of(tmp_path / "real"), signal.SIGKILL)
         await eventually(lambda: is_dead(left), within=10)
         await eventually(lambda: names(events) == ["Ready", "Stopped"], within=10)
+
+
+async def test_what_a_killed_supervisor_left_is_ended_even_if_its_locks_stay_taken_for_a_while(tmp_path: Path) -> None:
+    async with hosting(tmp_path) as (hosts, events):
+        running = await hosts.ensure(problem())
+        left = ask(running.url, "daemon")
+        folder = HostFolder(folder_of(tmp_path))
+        joining, living = folder.lock(), folder.alive()
+        assert take_patiently(joining, 10)
+        os.kill(supervisor_of(tmp_path), signal.SIGKILL)
+        assert take_patiently(living, 10)
+        await eventually(lambda: names(events) == ["Started", "Ready", "Stopped"], within=10)
+        joining.let_go()
+        await asyncio.sleep(0.3)
+        assert not is_dead(left)  # nobody may clear up yet
+        living.let_go()
+        await eventually(lambda: is_dead(left), within=10)
+        await eventually(lambda: not state_of(tmp_path), within=10)
+        assert names(events) == ["Started", "Ready", "Stopped"]
 
 
 async def test_a_command_that_no_command_line_can_hold_says_so(tmp_path: Path) -> None:
