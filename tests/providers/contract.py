@@ -146,8 +146,10 @@ class Contract(ServerContract):
     @pytest.mark.parametrize("way", ["aclose", "exception", "cancel"])
     async def test_leaving_a_stream_stops_the_model(self, subject: Subject, way: str) -> None:
         async def look() -> None:
-            assert await subject.is_busy()
+            while not await subject.is_busy():  # on a crowded machine the model may have to wait for its turn
+                assert time.monotonic() - asked < 10
 
+        asked = time.monotonic()
         stream = subject.provider.stream_chat_completion(QUESTION, model=subject.model, options=ENDLESS)
         await leave(stream, way, look)
         left = time.monotonic()
