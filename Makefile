@@ -37,7 +37,7 @@ demo: $(VENV)/.lab
 	$(BIN)/python scripts/demo.py
 
 lab: $(VENV)/.tutorials
-	$(BIN)/jupyter lab $(AS_ROOT) notebooks/01_quickstart.ipynb
+	$(BIN)/jupyter lab $(AS_ROOT) --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks/01_quickstart.ipynb
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .

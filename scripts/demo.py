@@ -23,6 +23,9 @@ EXECUTED = ROOT / "notebooks" / "executed" / QUICKSTART.name
 STATUS = re.compile(r"\*[^*\n]+\*")
 """What a cell shows while it waits."""
 
+FENCES = re.compile(r"(?:(?:^|\n)[ >]*(?:`{3,}|~{3,})[^\n]*)+\Z")
+"""Lines at the end that open or close code: a closing one that only completes the page moves on with the text."""
+
 WITHOUT_OTHERS = {
     f"LLM_JUPYTER_PROVIDERS__{name.upper()}__{field}": value
     for name in ("ollama", "lmstudio")
@@ -37,6 +40,7 @@ class TerminalClient(NotebookClient):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._shown: dict[str, str] = {}
+        self._held_back = ""
 
     def process_message(self, msg: dict[str, Any], cell: Any, cell_index: int) -> Any:
         """What nbclient calls for every message of the kernel."""
@@ -45,6 +49,9 @@ class TerminalClient(NotebookClient):
             self._write(content["text"])
         elif kind in ("display_data", "update_display_data"):
             self._show(content)
+        elif kind == "status" and content["execution_state"] == "idle":
+            self._write(self._held_back)
+            self._held_back = ""
         elif kind == "execute_result":
             self._write(content["data"].get("text/plain", "") + "\n")
         return super().process_message(msg, cell, cell_index)
@@ -54,16 +61,21 @@ class TerminalClient(NotebookClient):
         data = content["data"]
         text = data.get("text/markdown") or data.get("text/plain", "")
         before = self._shown.get(identity, "")
-        self._shown[identity] = text
         if "text/html" in data:  # the footer: shown when it stays
             if "tokens/s" not in text and "answering" not in text:
-                self._write("\n" + "\n".join(f"  [{line}]" for line in text.splitlines()) + "\n")
+                self._write(self._held_back + "\n" + "\n".join(f"  [{line}]" for line in text.splitlines()) + "\n")
+                self._held_back = ""
         elif STATUS.fullmatch(text):
             self._write(f"\r{text.strip('*'):<110}")
-        elif STATUS.fullmatch(before):
-            self._write("\r" + " " * 110 + "\r" + text)
         else:
-            self._write(text.removeprefix(before))
+            steady = FENCES.sub("", text)
+            if STATUS.fullmatch(before):
+                self._write("\r" + " " * 110 + "\r" + steady)
+            else:
+                self._write(steady[len(before) :])
+            self._held_back = text.removeprefix(steady)
+            text = steady
+        self._shown[identity] = text
 
     def _write(self, text: str) -> None:
         sys.stdout.write(text)
@@ -74,7 +86,7 @@ def main() -> int:
     """Run the demo; 0 if every cell ran and the model server received this run's code."""
     code = os.environ.get("LLM_JUPYTER_DEMO_CODE") or secrets.token_hex(4)
     notebook = nbformat.read(QUICKSTART, as_version=4)
-    source = f"%%llm -t 0 --seed 1 --max-tokens 32\nRepeat this code: {code}"
+    source = f"%%llm -t 0 --seed 1 --max-tokens 32\nSay hello to room {code}."
     notebook.cells.append(nbformat.v4.new_code_cell(source, metadata={"tags": ["demo"]}))
     with tempfile.TemporaryDirectory() as log:
         environment = {
