@@ -23,6 +23,10 @@ class Admission:
         (self._named.add if is_foreign else self._named.discard)(provider)
         return is_foreign
 
+    def is_others(self, provider: str) -> bool:
+        """Whether a provider's server is another user's now, and may be asked since the person named it."""
+        return provider in self._named and self._registry.is_foreign(self._registry.recipe(provider))
+
     def forget(self, provider: str) -> None:
         """It was not named."""
         self._named.discard(provider)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
 from llm_jupyter.admission import Admission
-from llm_jupyter.choice import Shelf
+from llm_jupyter.choice import Shelf, best_of, find
 from llm_jupyter.connection import LLMConnectionManager
-from llm_jupyter.errors import LLMConnectionError, LLMError
+from llm_jupyter.errors import LLMConnectionError, LLMError, ModelNotFoundError
 from llm_jupyter.ports import port_of
 from llm_jupyter.providers.base import LLMProvider
 from llm_jupyter.registry import ProviderRegistry
@@ -52,12 +53,17 @@ class Catalogue:
         """What these providers offer, all asked at once.
 
         One that nobody configured must first show that it is what it should be. `briefly`: so must those of the settings,
-        in short time; to tell of many models may then take longer. What was found where a provider of the settings stands is
+        in short time; to tell of many models may then take longer. Then nobody was named, so that another user's is not asked;
+        else it is where it was named before. What was found where a provider of the settings stands is
         that one, and has no shelf of its own.
         """
         asked = [recipe for recipe in recipes if not self._is_double(recipe)]
         absent = await self._absent(
-            [recipe for recipe in asked if recipe.was_found and recipe.is_local and not self._is_in_use(recipe)]
+            [
+                recipe
+                for recipe in asked
+                if recipe.was_found and recipe.is_local and not self._is_in_use(recipe, briefly)
+            ]
         )
         return list(await asyncio.gather(*(self._shelf(recipe, absent.get(recipe.name), briefly) for recipe in asked)))
 
@@ -70,8 +76,46 @@ class Catalogue:
         finally:
             self._registry.note_status(connection.status())
         self._registry.note_models(provider.name, models)
-        self.told[provider.name] = models
+        self.told[provider.name] = provider.held = models
         return models
+
+    async def best_of(self, provider: LLMProvider) -> LLMModelInfo:
+        """A provider's model that answers where none is named. Raises `ModelNotFoundError`, and as `models_of`."""
+        best = best_of(await self.models_of(provider), is_local=provider.is_local)
+        if best is None:
+            raise ModelNotFoundError(
+                "it has no model for chat that fits", where=provider.where, next_step="%llm models lists what is there."
+            )
+        return best
+
+    async def lacks(self, provider: LLMProvider, model: str) -> bool:
+        """Whether a server lists its models now, and not that one; it gets little time to say."""
+        with contextlib.suppress(LLMError):
+            models = await self.models_of(provider, PROBE_TIMEOUT)
+            return bool(models) and find(models, model) is None
+        return False
+
+    async def fetcher(self, name: str) -> tuple[LLMProvider, str]:
+        """Who fetches the model of that name, see `LLMProviderManager.fetcher`."""
+        prefix, slash, rest = name.partition("/")
+        if slash and prefix in self._registry:
+            self._admission.name(prefix)
+            return self._get(prefix), rest
+        local = sorted(
+            (r for r in self._registry.recipes() if r.enabled and r.is_local), key=lambda r: r.name != EMBEDDED
+        )
+        for recipe in local:
+            provider = self._get(recipe.name)
+            if (
+                self._admission.refused(recipe.name) is None
+                and provider.fetches(name)
+                and (recipe.name == EMBEDDED or await provider.is_available())
+            ):
+                return provider, name
+        raise ModelNotFoundError(
+            f"no provider that runs here can fetch {name!r}",
+            next_step="Start Ollama for the models of its library, or: %llm pull https://HOST/NAME.gguf#sha256=DIGITS",
+        )
 
     def _is_double(self, recipe: Recipe) -> bool:
         """Whether what was found is a server that the settings name, and no more of it can be had under its usual name."""
@@ -84,8 +128,10 @@ class Catalogue:
             for other in others
         )
 
-    def _is_in_use(self, recipe: Recipe) -> bool:
-        """Whether its server has shown before that it is what it should be, and is still the person's own."""
+    def _is_in_use(self, recipe: Recipe, briefly: bool) -> bool:
+        """Whether its server has shown before that it is what it should be, and is still the person's own or was named."""
+        if not briefly and self._admission.is_others(recipe.name):
+            return True
         status = self._registry.status(recipe.name)
         was_there = status is not None and status.state is not ProviderState.DISCONNECTED
         return was_there and self._admission.refused(recipe.name) is None
@@ -96,6 +142,8 @@ class Catalogue:
         return {recipe.name: self._admission.refused(recipe.name) for recipe in found}
 
     async def _shelf(self, recipe: Recipe, absent: LLMError | None, briefly: bool) -> Shelf:
+        if absent is None and briefly and recipe.of_host:
+            absent = self._admission.refused(recipe.name)
         if absent is not None:
             return Shelf(recipe, error=absent)
         try:

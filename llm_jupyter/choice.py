@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,6 +15,12 @@ from llm_jupyter.errors import ForeignServerError, LLMConnectionError, LLMError,
 from llm_jupyter.providers.base import LLMProvider
 from llm_jupyter.selection import Recipe
 from llm_jupyter.types import Capability, LLMModelInfo
+
+NAMED = "you named it"
+"""Why a model answers, in the commonest case."""
+
+TAG = re.compile(r"(?:[:@].+|-\d{4}(?:-?\d\d-?\d\d)?)?")
+"""What a server may put behind the name of a model: a tag, or a date such as `-0125` and `-2024-08-06`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +128,7 @@ def why_no_server(shelves: Sequence[Shelf]) -> str:
     if there := [shelf.recipe.name for shelf in shelves if shelf.error is None]:
         return f"{' and '.join(there)} offered no local model for chat that fits into memory"
     if others := [shelf.recipe.name for shelf in shelves if isinstance(shelf.error, ForeignServerError)]:
-        return f"{' and '.join(others)} belongs to another user of this machine"
+        return f"{' and '.join(others)} belong{'s' if len(others) == 1 else ''} to another user of this machine"
     if down := [shelf.recipe.name for shelf in shelves if not shelf.recipe.was_found]:
         return f"{' and '.join(down)} did not answer"
     return "no local model server runs"
@@ -130,6 +137,25 @@ def why_no_server(shelves: Sequence[Shelf]) -> str:
 def find(models: Sequence[LLMModelInfo], name: str) -> LLMModelInfo | None:
     """The model of that name; `:latest` may be left out."""
     return next((m for m in models if name in (m.id, m.id.removesuffix(":latest"))), None)
+
+
+def is_form_of(told: str, asked: str) -> bool:
+    """Whether the name that a reply gives its model is the one asked for: dated, tagged, or as the path of its file."""
+    told, asked = told.removesuffix(".gguf"), asked.removesuffix(".gguf")
+    if told.endswith(f"/{asked}") or asked.endswith(f"/{told}"):
+        return True
+    return told.startswith(asked) and TAG.fullmatch(told, len(asked)) is not None
+
+
+def held(provider: LLMProvider, name: str) -> Choice | None:
+    """That model of a provider, where its server has told that it holds it and was there since.
+
+    One that tells of no model at all may hold any.
+    """
+    if (model := find(provider.held or (), name)) is not None:
+        return Choice(provider, model.id, NAMED, model.is_local)
+    tells_of_none = provider.held is not None and not provider.held
+    return Choice(provider, name, NAMED, provider.keeps(name)) if tells_of_none else None
 
 
 def existing_file(name: str) -> Path | None:

@@ -9,6 +9,7 @@ import argparse
 import asyncio
 import contextlib
 import io
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,12 +27,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="replace")  # a terminal that knows no arrows still gets the words
     options = _parser().parse_args(arguments)
     try:
-        return int(options.run(options))
+        code = int(options.run(options) or 0)
+        sys.stdout.flush()
+        return code
     except LLMError as error:
         print("\n".join(error.lines()), file=sys.stderr)
         return WRONGLY_CALLED if isinstance(error, InvalidInputError) else FAILED
     except KeyboardInterrupt:
         return INTERRUPTED
+    except BrokenPipeError:  # whoever read has heard enough: `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python's last flush says so once more
+        return FAILED
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -39,7 +45,8 @@ def _parser() -> argparse.ArgumentParser:
         prog="jupyter llm", description="Language models in Jupyter: what is wrong, and how it is set."
     )
     parser.add_argument("--version", action="version", version=f"jupyter-llm {__version__}")
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    parser.set_defaults(run=lambda options: print(parser.format_help(), end=""))
+    commands = parser.add_subparsers(metavar="COMMAND")
     doctor = commands.add_parser("doctor", help="find what is wrong, and what to type; exits 1 if there is an error")
     doctor.add_argument("--json", action="store_true", help="one JSON document instead of text")
     doctor.add_argument("--live", action="store_true", help="ask for one token, too: that may load a model")

@@ -66,6 +66,9 @@ class Hosts(Protocol):
     def next_step(self, provider: LLMProvider) -> str:
         """What starts its server by hand; empty where nothing does."""
 
+    async def explain(self, provider: LLMProvider, error: LLMError, since: float) -> None:
+        """Let an error tell why its server has ended since then (seconds since the epoch), if that is so."""
+
 
 class NoHosts:
     """Whoever runs the servers, it is not us."""
@@ -75,6 +78,9 @@ class NoHosts:
 
     def next_step(self, provider: LLMProvider) -> str:
         return ""
+
+    async def explain(self, provider: LLMProvider, error: LLMError, since: float) -> None:
+        return None
 
 
 class Connection:
@@ -120,6 +126,15 @@ class Connection:
             raise
         self.breaker.succeed()
         self.provider.observed(None)
+
+    @contextlib.asynccontextmanager
+    async def explained(self, since: float) -> AsyncIterator[None]:
+        """An error in this block tells why the server has ended since then (seconds since the epoch), if that is so."""
+        try:
+            yield
+        except LLMError as error:
+            await self._hosts.explain(self.provider, error, since)
+            raise
 
     def failed(self, error: LLMError, tries: int = 0) -> None:
         """A request ended so; `tries` is what the breaker called it when it began."""
@@ -286,7 +301,7 @@ class Connection:
         return self._hosts.next_step(self.provider)
 
     def _advise(self, error: LLMError | None) -> None:
-        if isinstance(error, UnreachableError) and (hint := self.start_hint):
+        if isinstance(error, UnreachableError) and not error.is_explained and (hint := self.start_hint):
             error.next_step = hint
 
 

@@ -123,8 +123,8 @@ class _Length(msgspec.Struct, frozen=True):
 def _size(message: Message) -> int:
     """Bytes that make tokens: of white space, which a tokenizer takes in one gulp, a blank between two words."""
     words = message.content.split()
-    calls = sum(len(call.name) + len(call.arguments.encode()) for call in message.tool_calls)
-    return len("".join(words).encode()) + len(words) + calls
+    calls = sum(len(call.name) + len(call.arguments.encode(errors="replace")) for call in message.tool_calls)
+    return len("".join(words).encode(errors="replace")) + len(words) + calls
 
 
 class TokenEstimates:

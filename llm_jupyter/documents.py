@@ -10,10 +10,11 @@ import json
 import os
 import re
 import stat
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeGuard, TypeVar
+from typing import Any, NamedTuple, TypeGuard, TypeVar
 
 import msgspec
 
@@ -22,6 +23,9 @@ MAX_SIZE = 200 * 1024 * 1024
 
 METADATA_KEY = "llm_jupyter"
 """Under which key of an output's metadata our answers say what they are."""
+
+KERNEL_FILE = re.compile(r"kernel-([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\.json")
+"""The connection file of a kernel that a server started: it carries the kernel's id, which survives a restart."""
 
 _CELL_ID = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 _Decoded = TypeVar("_Decoded")
@@ -161,6 +165,27 @@ class NotebookFile:
         there = _inode(self._path)
         self._inode = there or self._inode
         return self._path if there else None
+
+
+class KernelHere(NamedTuple):
+    """The kernel that this code runs in: its id where a server started it, and its notebook where anybody told."""
+
+    id: str | None
+    notebook: Path | None
+
+
+def kernel_here() -> KernelHere | None:
+    """The kernel that this code runs in; `None` in a program and in a terminal. Imports nothing."""
+    ipython = sys.modules.get("IPython")
+    shell: Any = ipython.get_ipython() if ipython is not None else None
+    kernel = getattr(shell, "kernel", None)
+    if kernel is None:
+        return None
+    config = getattr(kernel, "config", {}).get("IPKernelApp", {})
+    file = os.path.basename(str(config.get("connection_file") or getattr(kernel.parent, "connection_file", "")))
+    found = KERNEL_FILE.fullmatch(file)
+    told = os.environ if found else {}  # else this kernel has the variables of one that started it, by nbclient say
+    return KernelHere(found[1] if found else None, notebook_path(told, shell.user_ns))
 
 
 def notebook_path(environment: Mapping[str, str], names: Mapping[str, Any]) -> Path | None:

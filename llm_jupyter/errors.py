@@ -53,6 +53,8 @@ class LLMError(Exception):
     partial_text: str = ""
     in_one_line: bool = False
     """Whether the next step is short enough to stand behind what failed."""
+    is_explained: bool = False
+    """Whether the next step is about the very cause, so that nothing general is to stand in its place."""
 
     def __init__(self, what: str, *, where: str = "", next_step: str = "") -> None:
         super().__init__(what)

@@ -16,12 +16,20 @@ from llm_jupyter.choice import Shelf
 from llm_jupyter.connection import LLMConnectionManager, Watching
 from llm_jupyter.defaults import ModelDefaults
 from llm_jupyter.discovery import NotFound, probe_all
-from llm_jupyter.errors import AuthenticationError, ConfigurationError, ForeignServerError, LLMConnectionError, LLMError
+from llm_jupyter.documents import kernel_here
+from llm_jupyter.errors import (
+    AuthenticationError,
+    ConfigurationError,
+    ForeignServerError,
+    LLMConnectionError,
+    LLMError,
+    SessionError,
+)
 from llm_jupyter.events import Event, EventBus, FactoryClosed, FactoryOpened, HostReady, HostStopped, JsonlLog
 from llm_jupyter.hosts import HostSpec, LLMHostManager, ServingHosts, SharedLlama, builtin_specs, spec_from_settings
 from llm_jupyter.manager import LLMProviderManager
 from llm_jupyter.mounts import on_network
-from llm_jupyter.places import Place, places
+from llm_jupyter.places import Place, places, settings_at
 from llm_jupyter.portal import Portal
 from llm_jupyter.ports import port_of
 from llm_jupyter.providers import BUILTIN, check_kind, plugins, provider_class
@@ -96,7 +104,9 @@ class LLMFactory:
             if self._was_closed:
                 self.store, self.sessions = self._conversations()
             self._open, self._was_closed = True, False
-            self._log = self._event_log()
+            self.log_events()
+            if (here := kernel_here()) is not None:  # what a notebook's code asks is recorded beside it, too
+                self.cache.place(here.notebook, Path.cwd())
             self.events.publish(FactoryOpened(home=str(self.settings.home)))
             for recipe in self._recipes():
                 self.registry.register(recipe)
@@ -120,6 +130,14 @@ class LLMFactory:
             self._close_conversations()
             self._say_closed()
         self.portal.close()
+
+    def _expect_open(self) -> None:
+        """Raise `SessionError` where it was not opened: what it opened then by itself, nobody would close."""
+        if not self._open:
+            raise SessionError(
+                f"this LLMFactory {'was closed' if self._was_closed else 'is not open yet'}",
+                next_step="Write: with LLMFactory() as llm: ...   Or call llm.open() first, and llm.close() at the end.",
+            )
 
     def _close_conversations(self) -> None:
         self.sessions.close()
@@ -160,14 +178,17 @@ class LLMFactory:
 
     def use(self, model: str) -> None:
         """Let `provider/model` answer from now on. Raises `ModelNotFoundError` and its kin."""
+        self._expect_open()
         self.portal.run(self.sessions.current.use(model))
 
     def chat(self, prompt: str, *, system: str | None = None, **options: Any) -> LLMResponse:
         """Ask the next question of the conversation; `options` are those of `GenerationOptions`."""
+        self._expect_open()
         return self.portal.run(self.sessions.current.chat(prompt, system=system, options=GenerationOptions(**options)))
 
     def stream(self, prompt: str, *, system: str | None = None, **options: Any) -> Iterator[str]:
         """Ask the next question and iterate over the answer's text as it comes. Leaving the loop stops the answer."""
+        self._expect_open()
         session = self.sessions.current
         chosen = GenerationOptions(**options)
         for batch in self.portal.batches(
@@ -190,7 +211,7 @@ class LLMFactory:
         for name in self.settings.hosts:
             port = self.hosts.port(name)
             if port and port not in spoken_to and name not in configured:
-                provider = locked(name, _provider_of(port))
+                provider = locked(name, settings_at(port, name, self._environment))
                 yield replace(self._recipe(name, provider, "its host in your settings"), of_host=True)
         for place in self._places():
             if place.name not in configured and place.name not in self.settings.hosts:
@@ -239,7 +260,10 @@ class LLMFactory:
         limit = self.settings.limits.host_memory
         tables = {name: host for name, host in self.settings.hosts.items() if name != EMBEDDED}
         home = self.settings.home
-        own = {name: spec_from_settings(name, host, home, memory_limit=limit) for name, host in tables.items()}
+        own = {
+            name: spec_from_settings(name, host, home, memory_limit=limit, environment=self._environment)
+            for name, host in tables.items()
+        }
         return {**builtin_specs(self._environment), **own}
 
     def _host_told(self, event: Event) -> None:
@@ -262,7 +286,9 @@ class LLMFactory:
         settings = self.settings
         store = Store(settings.home / "sessions.db", publish=self.events.publish)
         sessions = LLMSessionManager(
-            Services(self.providers, self.events, self.cache, timeout=settings.timeout), store,
+            Services(
+                self.providers, self.events, self.cache, timeout=settings.timeout, expect_open=self._expect_open
+            ), store,
             system=settings.session.system, policy=settings.session.context, private=settings.session.private,
         )  # fmt: skip
         return store, sessions
@@ -275,12 +301,13 @@ class LLMFactory:
             digest_of=self.providers.digest,
         )  # fmt: skip
 
-    def _event_log(self) -> JsonlLog | None:
+    def log_events(self) -> None:
+        """Write events where the settings say now, and no longer where they said before."""
         where = self.settings.event_log
-        if not where:
-            return None
-        path = self.settings.home / "events.jsonl" if where is True else Path(os.path.expanduser(where))
-        return JsonlLog(self.events, path)
+        path = self.settings.home / "events.jsonl" if where is True else Path(where or "").expanduser().absolute()
+        if self._log is not None:
+            self._log.close()
+        self._log = JsonlLog(self.events, path) if where else None
 
     async def _discover(self, recipes: Sequence[Recipe]) -> Mapping[str, LLMError | None]:
         """Whether servers that nobody configured are there: `None` for those that are."""
@@ -314,11 +341,6 @@ def _absence(finding: NotFound) -> LLMError:
     if finding.wants_key:
         return AuthenticationError(finding.reason)
     return LLMConnectionError(finding.reason) if finding.was_asked else ForeignServerError(finding.reason)
-
-
-def _provider_of(port: int) -> ProviderSettings:
-    """How to speak with a host of the settings that has no provider of its own there."""
-    return ProviderSettings(kind="openai-compatible", base_url=f"http://127.0.0.1:{port}/v1")
 
 
 def _watching(settings: LLMSettings) -> Watching:

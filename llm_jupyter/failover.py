@@ -28,6 +28,7 @@ from llm_jupyter.errors import (
     LLMError,
     ModelLoadError,
     ModelLoadingError,
+    ModelNotFoundError,
     ProviderError,
     RateLimitedError,
     ResourceError,
@@ -97,6 +98,7 @@ class Route:
         self.tried: list[Tried] = []
         self.started = time.monotonic()
         """When the last request left, in seconds of the monotonic clock."""
+        self._begun = time.time()
         self._manager = manager
         self._events = events
         self._question = question
@@ -112,6 +114,8 @@ class Route:
         self._turnstile = manager.turnstile
         self._has_passed = False
         self._stream: ChunkStream | None = None
+        self._told = ""
+        """The model that answers, as the reply names it."""
 
     async def open(self, choice: Choice, *, named: bool = False) -> list[Chunk]:
         """Ask until somebody answers; returns the first pieces of the answer.
@@ -154,10 +158,14 @@ class Route:
         assert self._stream is not None
         assert self.choice is not None
         try:
-            return self._checked(await self._stream.read_batch())
+            async with self._connection(self.choice).explained(self._begun):
+                batch = self._checked(await self._stream.read_batch())
         except LLMError as error:
             self._connection(self.choice).failed(error)
             raise
+        if not batch:
+            await self._say_who_answered(self.choice)
+        return batch
 
     async def aclose(self) -> None:
         """Close the socket, and let the next one in. Idempotent."""
@@ -240,7 +248,7 @@ class Route:
 
     async def _ask_once(self, choice: Choice, connection: Connection, *, forced: bool) -> list[Chunk]:
         provider = connection.provider
-        async with connection.attempt(forced=forced):
+        async with connection.attempt(forced=forced), connection.explained(self._begun):
             self.choice = await self._verified(choice, connection)
             self._keep_local(choice, self.choice)
             await provider.prepare(self.choice.model)
@@ -298,9 +306,19 @@ class Route:
     def _checked(self, batch: list[Chunk]) -> list[Chunk]:
         """Pieces of an answer, unless the figures among them tell that its prompt was cut."""
         for chunk in batch:
+            self._told = chunk.model or self._told
             if chunk.usage is not None and self.choice is not None and self._fitted is not None:
                 self._context.check(self.choice, self._fitted, chunk.usage)
         return batch
+
+    async def _say_who_answered(self, choice: Choice) -> None:
+        """Put whoever answered in the place of the one that was asked, where that is another: the server holds others now."""
+        told, self._told = self._told, ""
+        if told and (other := await self._manager.who_answered(choice, told)) is not choice:
+            self.tried.append(
+                Tried(choice, ModelNotFoundError("it is not there any more", where=choice.provider.where))
+            )
+            self.choice = other
 
     def _limit(self, connection: Connection) -> float:
         """Seconds to the first token."""
@@ -330,9 +348,9 @@ class Route:
         """
         error = next(tried.error for tried in self.tried if tried.choice.full_name == choice.full_name)
         if choice.provider.name != EMBEDDED:
-            switch = "" if self._alone else f"%llm use {EMBEDDED} lets the embedded model answer."
+            switch = "" if self._alone else self._manager.last_resort
             is_down = isinstance(error, LLMConnectionError) and not isinstance(error, FirstTokenTimeoutError)
-            own = self._connection(choice).start_hint if is_down else error.next_step
+            own = self._connection(choice).start_hint if is_down and not error.is_explained else error.next_step
             error.next_step = f"{own.rstrip('.')}. {switch}" if own and switch else own or switch
             error.in_one_line = True
         return error

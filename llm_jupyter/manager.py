@@ -15,25 +15,37 @@ from functools import partial
 
 from llm_jupyter.admission import Admission
 from llm_jupyter.catalogue import PROBE_TIMEOUT, Catalogue, Discover
-from llm_jupyter.choice import Choice, Shelf, best_of, existing_file, find, not_found, why, why_no_server
+from llm_jupyter.choice import (
+    NAMED,
+    Choice,
+    Shelf,
+    best_of,
+    existing_file,
+    find,
+    held,
+    is_form_of,
+    not_found,
+    why,
+    why_no_server,
+)
 from llm_jupyter.connection import LLMConnectionManager
 from llm_jupyter.defaults import ModelDefaults
-from llm_jupyter.errors import ConfigurationError, InvalidInputError, LLMError, ModelNotFoundError
+from llm_jupyter.errors import ConfigurationError, ForeignServerError, LLMError, ModelNotFoundError
 from llm_jupyter.events import EventBus, ModelChosen
 from llm_jupyter.ports import port_of
 from llm_jupyter.providers._http import is_loopback
 from llm_jupyter.providers.base import LLMProvider
 from llm_jupyter.recent import RecentModels
 from llm_jupyter.registry import ProviderRegistry
-from llm_jupyter.selection import EMBEDDED, Need, Recipe, ability, switched_off
+from llm_jupyter.selection import EMBEDDED, Need, Recipe, ability, last_resort, no_remote, switched_off
 from llm_jupyter.types import Capability, LLMProviderStatus
 
 logger = logging.getLogger(__name__)
 
 CHATS = frozenset({Capability.CHAT})
 
-NAMED, DEFAULT = "you named it", "it is default_model in your settings"
-DEFAULT_GONE = "It is default_model in your settings; %llm use MODEL takes another."
+DEFAULT = "it is default_model"
+DEFAULT_GONE = "It is default_model; %llm use MODEL takes another."
 
 
 class LLMProviderManager:
@@ -63,11 +75,10 @@ class LLMProviderManager:
         self.local_only = local_only
         self._providers: dict[str, LLMProvider] = {}
         self._recent = recent
-        self._known: dict[tuple[str, str], Choice] = {}
-        self._admission = Admission(registry)
+        self.admission = Admission(registry)
         self._looks: set[asyncio.Task[LLMProviderStatus]] = set()
         self._start_host = start_host
-        self._catalogue = Catalogue(registry, self._admission, self.connections, self.get, discover)
+        self._catalogue = Catalogue(registry, self.admission, self.connections, self.get, discover)
         self.turnstile = asyncio.Semaphore(parallel_requests) if parallel_requests else None
         """Whom a request passes that must wait for others; `None` where any number may run at once."""
 
@@ -79,13 +90,18 @@ class LLMProviderManager:
         if not recipe.enabled:
             raise switched_off(recipe)
         if self.local_only and not recipe.is_local:
-            raise InvalidInputError(f"the provider {name!r} is remote, and local_only is set")
+            raise no_remote(f"the provider {name!r}")
         if name not in self._providers:
             provider = recipe.build()
             provider.publish = self._events.publish
-            provider.gate = partial(self._admission.gate, name)
+            provider.gate = partial(self.admission.gate, name)
             self._providers[name] = provider
         return self._providers[name]
+
+    @property
+    def last_resort(self) -> str:
+        """What lets the embedded model answer, as a next step; empty where it is to stay off."""
+        return last_resort(self._registry.recipes())
 
     def is_active(self, name: str) -> bool:
         """Whether that provider has been made."""
@@ -101,7 +117,7 @@ class LLMProviderManager:
         """
         if not self._registry.recipe(name).enabled:
             self._registry.enable(name)
-        self._admission.name(name)
+        self.admission.name(name)
         return await self.connections.of(self.get(name)).connect()
 
     def look_at(self, port: int) -> None:
@@ -114,8 +130,8 @@ class LLMProviderManager:
 
     async def disconnect(self, name: str) -> None:
         """Close what is open to a provider; it is not asked again before `connect`."""
-        self._registry.disable(name, f"disconnected; %llm connect {name} undoes that")
-        self._admission.forget(name)
+        self._registry.disable(name, "disconnected")
+        self.admission.forget(name)
         if (provider := self._providers.get(name)) is not None:
             await self.connections.of(provider).aclose()
             await provider.disconnect()
@@ -154,10 +170,12 @@ class LLMProviderManager:
         if name.endswith(".gguf") and (path := await asyncio.to_thread(existing_file, name)) is not None:
             info = await self.get(EMBEDDED).get_model_info(str(path))  # an unusable file is an error now
             return Choice(self.get(EMBEDDED), info.id, NAMED, True)
-        shelves = await self.catalogue()
+        shelves = sorted(await self.catalogue(), key=lambda shelf: self.admission.is_others(shelf.recipe.name))
         for shelf in shelves:
             if (model := find(shelf.models, name)) is not None:
-                return self.permitted(Choice(self.get(shelf.recipe.name), model.id, NAMED, model.is_local))
+                is_foreign = named and self.admission.name(shelf.recipe.name)
+                choice = Choice(self.get(shelf.recipe.name), model.id, NAMED, model.is_local)
+                return self.permitted(replace(choice, admits_foreign=is_foreign))
         raise not_found(name, [model.full_name for shelf in shelves for model in shelf.models])
 
     async def verified(self, choice: Choice) -> Choice:
@@ -166,8 +184,6 @@ class LLMProviderManager:
         self.get(name)  # it may have been switched off meanwhile
         self._check(choice)
         await self._start(name)
-        if choice.is_verified:
-            return self.permitted(choice)
         try:
             found = await self._on(choice.provider, choice.model)
             verified = replace(found, reason=choice.reason, admits_foreign=choice.admits_foreign)
@@ -198,8 +214,12 @@ class LLMProviderManager:
         """As `informed`. Raises `InvalidInputError` for a remote model where `local_only` is set."""
         choice = self.informed(choice)
         if self.local_only and not choice.is_local:
-            raise InvalidInputError(f"the model {choice.full_name!r} is remote, and local_only is set")
+            raise no_remote(f"the model {choice.full_name!r}")
         return choice
+
+    def refusal(self, choice: Choice) -> ForeignServerError | None:
+        """Why a choice may not be asked: another user's server stands there now that was not named with it."""
+        return None if choice.admits_foreign else self.admission.refused(choice.provider.name, choice.full_name)
 
     async def _start(self, name: str) -> None:
         """Start a provider's server, where the settings say that it starts by itself."""
@@ -207,14 +227,23 @@ class LLMProviderManager:
             await self._start_host(name)
 
     def _check(self, choice: Choice) -> None:
-        """Raise `ForeignServerError` where another user's server stands now that was not named with this choice."""
-        if not choice.admits_foreign:
-            self._admission.check(choice.provider.name, choice.full_name)
+        if (refused := self.refusal(choice)) is not None:
+            raise refused
 
     def digest(self, choice: Choice) -> str | None:
         """What stands for a model's weights, where its server has told; nobody is asked."""
         model = find(self._catalogue.told.get(choice.provider.name, ()), choice.model)
         return model.digest if model is not None else None
+
+    async def who_answered(self, choice: Choice, model: str) -> Choice:
+        """The choice; or the `model` that a reply names, where its server does not list the one asked for any more.
+
+        Only a server of this machine is asked for its list, and only if the names differ.
+        """
+        provider = choice.provider
+        if is_form_of(model, choice.model) or provider.url is None or not provider.is_local:
+            return choice
+        return replace(choice, model=model) if await self._catalogue.lacks(provider, choice.model) else choice
 
     def holders(self, choice: Choice, needed: frozenset[Capability] = CHATS) -> list[Choice]:
         """The same model on other servers, as far as they have told, the best first.
@@ -277,29 +306,11 @@ class LLMProviderManager:
         """Who fetches the model of that name (`provider/model`, or whatever one of the local providers knows to fetch), and
         the name that it has there. Raises `ModelNotFoundError` where nobody can.
         """
-        prefix, slash, rest = name.partition("/")
-        if slash and prefix in self._registry:
-            self._admission.name(prefix)
-            return self.get(prefix), rest
-        local = sorted(
-            (r for r in self._registry.recipes() if r.enabled and r.is_local), key=lambda r: r.name != EMBEDDED
-        )
-        for recipe in local:
-            provider = self.get(recipe.name)
-            if (
-                self._admission.refused(recipe.name) is None
-                and provider.fetches(name)
-                and (recipe.name == EMBEDDED or await provider.is_available())
-            ):
-                return provider, name
-        raise ModelNotFoundError(
-            f"no provider that runs here can fetch {name!r}",
-            next_step="Start Ollama for the models of its library, or: %llm pull https://HOST/NAME.gguf#sha256=DIGITS",
-        )
+        return await self._catalogue.fetcher(name)
 
     def forget(self, choice: Choice) -> None:
         """A model is gone: look for it anew when it is next named."""
-        self._known = {key: known for key, known in self._known.items() if known.full_name != choice.full_name}
+        choice.provider.held = None
 
     async def catalogue(self, *, remote: bool = False) -> list[Shelf]:
         """What every enabled provider offers, all asked at once; remote ones only if `remote` is set."""
@@ -328,36 +339,25 @@ class LLMProviderManager:
     async def _at(self, name: str, model: str, trusting: bool, named: bool) -> Choice:
         """A provider's model; its best one where none is named."""
         provider = self.get(name)
-        is_foreign = named and self._admission.name(name)
+        is_foreign = named and self.admission.name(name)
         if not trusting:
             await self._start(name)
             return replace(await self._on(provider, model), admits_foreign=is_foreign)
         trusted = Choice(provider, model, NAMED, provider.keeps(model), is_verified=False)
-        return replace(self.permitted(self._known.get((name, model), trusted)), admits_foreign=is_foreign)
-
-    async def _best_of(self, provider: LLMProvider) -> Choice:
-        best = best_of(await self._catalogue.models_of(provider), is_local=provider.is_local)
-        if best is None:
-            raise ModelNotFoundError(
-                "it has no model for chat that fits", where=provider.where, next_step="%llm models lists what is there."
-            )
-        return self.permitted(Choice(provider, best.id, NAMED, best.is_local))
+        known = held(provider, model) if model else None
+        return replace(self.permitted(known or trusted), admits_foreign=is_foreign)
 
     async def _on(self, provider: LLMProvider, name: str) -> Choice:
         if not name:
-            return await self._best_of(provider)
-        if (known := self._known.get((provider.name, name))) is not None:
-            return self.permitted(known)
-        if name.endswith(".gguf"):
+            best = await self._catalogue.best_of(provider)
+            return self.permitted(Choice(provider, best.id, NAMED, best.is_local))
+        if name.endswith(".gguf") and provider.url is None:  # a file, which no list holds
             return Choice(provider, name, NAMED, provider.is_local)
-        models = await self._catalogue.models_of(provider)
-        model = find(models, name)
-        if models and model is None:
-            raise not_found(name, [info.id for info in models], provider)
-        is_local = model.is_local if model is not None else provider.keeps(name)
-        choice = self.permitted(Choice(provider, model.id if model is not None else name, NAMED, is_local))
-        self._known[provider.name, name] = choice
-        return choice
+        if (choice := held(provider, name)) is None:
+            models = await self._catalogue.models_of(provider)
+            if (choice := held(provider, name)) is None:
+                raise not_found(name, [info.id for info in models], provider)
+        return self.permitted(choice)
 
     def _unasked(self) -> list[Recipe]:
         """The providers that may answer without being named."""

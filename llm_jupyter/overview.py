@@ -8,8 +8,11 @@ from dataclasses import dataclass
 from llm_jupyter.choice import Choice, Shelf, find
 from llm_jupyter.errors import ForeignServerError, LLMError
 from llm_jupyter.factory import LLMFactory
-from llm_jupyter.selection import Recipe
+from llm_jupyter.selection import FORBIDDEN, Recipe
 from llm_jupyter.types import LLMModelInfo, ProviderState
+
+OTHERS = "another user's, used because you named it"
+"""What is said of a server that is not the person's own."""
 
 NOT_ASKED = "not asked before %llm use or -m names it"
 OFF = "off"
@@ -21,8 +24,6 @@ DOWN = "down"
 REPLAYED = "Answers are replayed, and nobody is asked; %llm offline off ends that."
 
 GONE = "%llm models lists what is there; %llm use MODEL takes another."
-
-SWITCH = "%llm use embedded lets the embedded model answer."
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,22 +87,32 @@ def _is_absent(llm: LLMFactory, shelf: Shelf) -> bool:
 
 def _view(llm: LLMFactory, recipe: Recipe, shelf: Shelf | None) -> ProviderView:
     if not recipe.enabled:
-        return ProviderView(recipe, OFF, reason=recipe.reason or "switched off in the settings")
+        reason = recipe.reason or "switched off in the settings"
+        return ProviderView(
+            recipe, OFF, reason=reason if recipe.stays_off else f"{reason}; {way_back(recipe)} undoes that"
+        )
     if shelf is not None and isinstance(shelf.error, ForeignServerError):
         return ProviderView(recipe, ProviderState.DISCONNECTED, reason=shelf.error.what)
     models = shelf.models if shelf is not None and shelf.error is None else None
     status = llm.providers.status(recipe.name)
     if status is None or status.state is ProviderState.DISCONNECTED:
-        idle = "starts at the first question" if recipe.is_local else NOT_ASKED
+        idle = "starts at the first question" if recipe.is_local else not_asked(llm)
         told = shelf.error.what if shelf is not None and shelf.error is not None else ""
         known = status.reason if status is not None else ""
         reason = known or ("" if _starts_by_itself(llm, recipe) else told) or idle
         return ProviderView(recipe, ProviderState.DISCONNECTED, models=models, reason=reason)
     reason = status.reason
-    if status.state is ProviderState.CONNECTED and status.is_live:
+    if llm.providers.admission.is_others(recipe.name):
+        reason = f"{reason}; {OTHERS}" if reason else OTHERS
+    elif status.state is ProviderState.CONNECTED and status.is_live:
         reason = "the last question was answered"
     latency = None if status.state is ProviderState.FAILED else status.latency
     return ProviderView(recipe, status.state, status.since, latency, models, reason)
+
+
+def not_asked(llm: LLMFactory) -> str:
+    """Why a remote provider was not asked."""
+    return FORBIDDEN if llm.providers.local_only else NOT_ASKED
 
 
 def trouble(llm: LLMFactory, shelf: Shelf) -> str:
@@ -142,7 +153,7 @@ def now(llm: LLMFactory, answerer: Answerer) -> tuple[str, ...]:
     recipe = llm.registry.recipe(choice.provider.name)
     if (hindered := hindrance(llm, recipe)) == answerer.hindrance:
         return answerer.lines
-    return (_despite(choice, recipe, hindered) if hindered else _because(choice, "answers"),)
+    return (_despite(llm, choice, recipe, hindered) if hindered else _because(llm, choice, "answers"),)
 
 
 async def who_answers(llm: LLMFactory, shelves: Sequence[Shelf]) -> Answerer:
@@ -176,53 +187,54 @@ def _trouble(llm: LLMFactory, choice: Choice, shelves: Sequence[Shelf]) -> str:
     shelf = next((shelf for shelf in shelves if shelf.recipe.name == name), None)
     if shelf is not None and shelf.error is not None:
         return shelf.error.what
+    if (refused := llm.providers.refusal(choice)) is not None:
+        return refused.what
     status = llm.providers.status(name)
     is_down = status is not None and status.state is ProviderState.FAILED
     return (status.reason or "it failed") if status is not None and is_down else ""
 
 
 def _is_gone(choice: Choice, shelves: Sequence[Shelf]) -> bool:
-    """Whether its provider has just told of its models, and this one is none of them: a question would be refused.
-
-    One that was found there once is asked without a further look.
-    """
+    """Whether its provider has just told of its models, and this one is none of them: a question would be refused."""
     models = next((shelf.models for shelf in shelves if shelf.recipe.name == choice.provider.name), ())
-    is_file = choice.model.endswith(".gguf")
-    is_to_be_found = choice.model and not choice.is_verified and not is_file
-    return bool(models and is_to_be_found) and find(models, choice.model) is None
+    is_file = choice.model.endswith(".gguf") and choice.provider.url is None
+    return bool(models and choice.model and not is_file) and find(models, choice.model) is None
 
 
 async def _why(
     llm: LLMFactory, choice: Choice, recipe: Recipe, shelves: Sequence[Shelf], answers: str
 ) -> tuple[str, ...]:
     if not recipe.enabled:
-        return (_despite(choice, recipe, OFF),)
+        return (_despite(llm, choice, recipe, OFF),)
     if _is_gone(choice, shelves):
-        return f"{_who(choice)} is to answer because {choice.reason}, and is not there.", GONE
+        return f"{_who(llm, choice)} is to answer because {choice.reason}, and is not there.", GONE
     if not (trouble := _trouble(llm, choice, shelves)):
-        return (_because(choice, answers),)
+        return (_because(llm, choice, answers),)
     if _starts_by_itself(llm, recipe):
-        return (f"{_who(choice)} will answer because {choice.reason}; its host starts with the question.",)
-    first = f"{_who(choice)} is to answer because {choice.reason}, and does not now: {trouble}."
+        return (f"{_who(llm, choice)} will answer because {choice.reason}; its host starts with the question.",)
+    first = f"{_who(llm, choice)} is to answer because {choice.reason}, and does not now: {trouble}."
     instead = [
         other.full_name
         for other in llm.providers.others(choice, await llm.providers.fallbacks())
         if (_starts_by_itself(llm, llm.registry.recipe(other.provider.name)) or not _trouble(llm, other, shelves))
         and not _is_gone(other, shelves)
     ]
-    return first, f"Until it does, {' or else '.join(instead)} answers." if instead else SWITCH
+    if instead:
+        return first, f"Until it does, {' or else '.join(instead)} answers."
+    return tuple(filter(None, (first, llm.providers.last_resort)))
 
 
-def _because(choice: Choice, answers: str) -> str:
-    return f"{_who(choice)} {answers} because {choice.reason}."
+def _because(llm: LLMFactory, choice: Choice, answers: str) -> str:
+    return f"{_who(llm, choice)} {answers} because {choice.reason}."
 
 
-def _despite(choice: Choice, recipe: Recipe, hindered: str) -> str:
-    return f"{chosen_but(_who(choice), hindered)}: {way_back(recipe)}"
+def _despite(llm: LLMFactory, choice: Choice, recipe: Recipe, hindered: str) -> str:
+    return f"{chosen_but(_who(llm, choice), hindered)}: {way_back(recipe)}"
 
 
-def _who(choice: Choice) -> str:
-    return f"{choice.full_name} ({'local' if choice.is_local else 'remote'})"
+def _who(llm: LLMFactory, choice: Choice) -> str:
+    whose = ", another user's" if llm.providers.admission.is_others(choice.provider.name) else ""
+    return f"{choice.full_name} ({'local' if choice.is_local else 'remote'}{whose})"
 
 
 def _starts_by_itself(llm: LLMFactory, recipe: Recipe) -> bool:

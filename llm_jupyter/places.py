@@ -66,6 +66,22 @@ def place_of(name: str, settings: ProviderSettings, source: str) -> Place:
     return Place(name, settings, source, server or "openai-compatible")
 
 
+def settings_at(port: int, name: str, environment: Mapping[str, str]) -> ProviderSettings:
+    """How to speak with the server that is started on a port of this machine under that name.
+
+    One that has the name of a server that we know is spoken to as that one, with its key; any other as OpenAI's.
+    """
+    usual = next((place for place in places(environment) if place.name == name == place.server), None)
+    if usual is None:
+        return ProviderSettings(kind="openai-compatible", base_url=f"http://127.0.0.1:{port}/v1")
+    known = usual.settings
+    path = "/v1" if known.kind in KINDS.values() else ""
+    return ProviderSettings(
+        kind=known.kind, base_url=f"http://127.0.0.1:{port}{path}",
+        api_key=known.api_key, api_key_env=known.api_key_env,
+    )  # fmt: skip
+
+
 def found_servers(
     environment: Mapping[str, str], home: Path | None = None
 ) -> Iterator[tuple[str, ProviderSettings, str]]:

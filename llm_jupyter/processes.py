@@ -11,6 +11,11 @@ from llm_jupyter.selection import EMBEDDED
 IDLE = f"{EMBEDDED} does not run; the first question to it starts it."
 
 
+def hosts_of(llm: LLMFactory) -> list[str]:
+    """The names of all hosts, the embedded model's among them: it can be started where it does not run."""
+    return [*dict.fromkeys((*llm.hosts.names(), EMBEDDED))]
+
+
 async def adopt_others(llm: LLMFactory) -> None:
     """Watch the local servers that other people's hands started, from now on. Asks all local servers."""
     shelves = await llm.offers()
@@ -68,5 +73,5 @@ async def _act_on_embedded(llm: LLMFactory, action: str) -> str:
 
 def _unknown(llm: LLMFactory, name: str) -> HostError:
     names = llm.hosts.names()
-    known = f"There are: {', '.join(names)}." if names else "A [hosts.NAME] table in the settings adds one."
-    return HostError(f"there is no host {name[:40]!r}", next_step=known)
+    hint = f"There are: {', '.join(names)}." if names else "A [hosts.NAME] table in the settings adds one."
+    return HostError(f"there is no host {name[:40]!r}", next_step=hint)

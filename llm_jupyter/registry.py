@@ -14,8 +14,8 @@ from llm_jupyter.providers import BUILTIN, plugins, provider_class
 from llm_jupyter.providers.base import LLMProvider
 from llm_jupyter.selection import EMBEDDED as EMBEDDED
 from llm_jupyter.selection import EMBEDDED_PRIORITY as EMBEDDED_PRIORITY
-from llm_jupyter.selection import FOUND as FOUND
 from llm_jupyter.selection import (
+    FORBIDDEN,
     Candidate,
     LeftOut,
     Need,
@@ -26,6 +26,7 @@ from llm_jupyter.selection import (
     is_permitted,
     switched_off,
 )
+from llm_jupyter.selection import FOUND as FOUND
 from llm_jupyter.types import Capability, LLMModelInfo, LLMProviderStatus, ProviderState
 
 logger = logging.getLogger(__name__)
@@ -124,6 +125,10 @@ class ProviderRegistry:
         if name in self._recipes:
             self._models[name] = tuple(models)
 
+    def known_models(self) -> list[LLMModelInfo]:
+        """What the providers told of when they were asked last."""
+        return [model for models in self._models.values() for model in models]
+
     def note_status(self, status: LLMProviderStatus) -> None:
         """A provider's state has been seen, and perhaps measured."""
         if status.name not in self._recipes:
@@ -173,7 +178,7 @@ class ProviderRegistry:
         if not recipe.enabled:
             return recipe.reason or "it is switched off"
         if need.local_only and not recipe.is_local:
-            return "it is remote, and local_only is set"
+            return f"it is {FORBIDDEN}"
         if not is_named and (recipe.only_named or (recipe.was_found and not recipe.is_local)):
             return "it is asked only when you name it" if recipe.is_local else "it is remote, and you did not name it"
         if not is_named and self.is_foreign(recipe):

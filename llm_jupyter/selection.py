@@ -5,7 +5,7 @@ Order: whether they can, then their state, then their priority, then how fast th
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from llm_jupyter.errors import InvalidInputError
@@ -16,11 +16,16 @@ from llm_jupyter.types import Capability, LLMModelInfo, ProviderState
 EMBEDDED = "embedded"
 """The name of the provider that answers where no server runs."""
 
+SWITCH = f"%llm use {EMBEDDED} lets the embedded model answer."
+
 FOUND, EMBEDDED_PRIORITY = -10, -100
 """Priorities of servers that nobody configured, and of the embedded model; a configured one has 0 unless it says."""
 
 UNTOLD = frozenset(Capability) - {Capability.CHAT, Capability.COMPLETION, Capability.MODEL_MANAGEMENT}
 """What OpenAI's list of models does not tell of its models: where it is missing there, it is unknown and not absent."""
+
+FORBIDDEN = "remote, and local_only is set"
+"""Why a remote provider is not asked, whoever names it."""
 
 STATES: dict[ProviderState, tuple[int, str]] = {
     ProviderState.CONNECTED: (0, "connected"),
@@ -149,6 +154,22 @@ def switched_off(recipe: Recipe) -> InvalidInputError:
         next_step="Only there can it be switched on; %llm models lists what else there is."
         if recipe.stays_off
         else f"%llm connect {recipe.name} switches it on.",
+    )
+
+
+def last_resort(recipes: Iterable[Recipe]) -> str:
+    """What lets the embedded model answer, as a next step; empty where it is to stay off."""
+    off = next((recipe for recipe in recipes if recipe.name == EMBEDDED and not recipe.enabled), None)
+    if off is None:
+        return SWITCH
+    return "" if off.stays_off else f"%llm connect {EMBEDDED} and then {SWITCH}"
+
+
+def no_remote(what: str) -> InvalidInputError:
+    """That a provider or a model is remote where only local ones may answer, and what to do about it."""
+    return InvalidInputError(
+        f"{what} is {FORBIDDEN}",
+        next_step="%llm models lists what is local; %llm config local_only says where that is set.",
     )
 
 

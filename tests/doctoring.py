@@ -55,7 +55,13 @@ class Patient:
     """A home folder, an environment, and a shell in it; `ordinary` runs everything as an ordinary user."""
 
     def __init__(
-        self, home: Path, environment: Mapping[str, str] | None = None, *, settings: str = "", ordinary: bool = False
+        self,
+        home: Path,
+        environment: Mapping[str, str] | None = None,
+        *,
+        settings: str = "",
+        ordinary: bool = False,
+        user: int = ORDINARY_USER,
     ) -> None:
         self.home = home
         home.mkdir(parents=True, exist_ok=True)
@@ -64,7 +70,7 @@ class Patient:
         known = {name: value for name, value in kernel_environment(home).items() if name not in FREE_OF}
         known["PATH"] = os.pathsep.join([str(PROGRAMS), known["PATH"]])
         self.environment = {**known, **(environment or {})}
-        self._prefix = without_privileges() if ordinary else []
+        self._prefix = without_privileges(user) if ordinary else []
 
     def doctor(self, *options: str) -> Report:
         """`jupyter-llm doctor --json`."""
@@ -94,7 +100,7 @@ class Patient:
         return ran
 
 
-def without_privileges() -> list[str]:
+def without_privileges(user: int = ORDINARY_USER) -> list[str]:
     """What stands before a command so that it may write only what an ordinary user may.
 
     Root becomes nobody, who may still read everything: the Python that runs the tests may lie in root's own folder.
@@ -102,4 +108,4 @@ def without_privileges() -> list[str]:
     if os.getuid() != 0:
         return []
     may_read = ["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]
-    return ["setpriv", f"--reuid={ORDINARY_USER}", f"--regid={ORDINARY_USER}", "--clear-groups", *may_read]
+    return ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", *may_read]

@@ -14,7 +14,7 @@ from servers.scripted import Request, Script, reply
 from servers.scripted_ollama import ScriptedOllama, entry
 from test_failover import far_at, nowhere, ollama_at
 
-from llm_jupyter.errors import ForeignServerError, InvalidInputError
+from llm_jupyter.errors import ForeignServerError, InvalidInputError, ModelNotFoundError
 from llm_jupyter.events import ModelChosen
 from llm_jupyter.providers.base import LLMProvider
 from llm_jupyter.providers.ollama import OllamaProvider
@@ -113,6 +113,30 @@ async def test_a_name_means_another_users_server_only_where_it_stands_there_when
             await routes.ask()
 
 
+async def test_another_users_server_that_was_named_is_listed_and_found_and_never_chosen_unnamed(port: Port) -> None:
+    port.stolen = True
+    async with Faulty(["k"]) as own, port.routes({"own": own}, default_model=None, retries=0) as routes:
+        manager = routes.manager
+        assert isinstance((await manager.catalogue())[0].error, ForeignServerError)
+        with pytest.raises(ModelNotFoundError):
+            await manager.resolve("qwen:1b", named=True)
+        assert port.requests == []
+        await manager.connect("ollama")
+        assert manager.admission.is_others("ollama")
+        assert [model.full_name for model in (await manager.catalogue())[0].models] == [MODEL]
+        named = await manager.resolve("qwen:1b", named=True)
+        assert (await manager.verified(named)).full_name == MODEL
+        with pytest.raises(ForeignServerError):  # a name of the settings
+            await manager.verified(await manager.resolve("qwen:1b"))
+        own.models = ("k", "qwen:1b")
+        assert (await manager.resolve("qwen:1b", named=True)).full_name == "own/qwen:1b"
+        asked = len(port.requests)
+        assert (await manager.choose()).provider.name == "own"
+        assert len(port.requests) == asked
+        port.stolen = False
+        assert not manager.admission.is_others("ollama")
+
+
 async def test_a_name_that_a_conversation_was_given_another_day_names_nobody_new(port: Port) -> None:
     async with port.routes(retries=0) as routes:
         routes.session.wish(MODEL)
@@ -189,7 +213,9 @@ async def test_what_a_server_has_told_of_a_model_counts_for_more_than_its_name()
             manager.local_only = True
             with pytest.raises(InvalidInputError, match="remote, and local_only is set"):
                 await manager.choose(trusting=True)
-            with pytest.raises(InvalidInputError, match="remote, and local_only is set"):
+            with pytest.raises(
+                InvalidInputError, match=r"remote, and local_only is set\n%llm models lists what is local"
+            ):
                 manager.permitted(chosen)
 
 
@@ -224,7 +250,7 @@ async def test_a_default_that_names_a_provider_alone_is_chosen_and_said_once_its
             for _ in range(2):
                 assert (await routes.ask()).provider == "first"
             assert [(event.model, event.reason) for event in routes.heard(ModelChosen)] == [
-                ("m", "it is default_model in your settings")
+                ("m", "it is default_model")
             ]
             first.chat = reply("", 500)
             assert (await routes.ask()).provider == "other"

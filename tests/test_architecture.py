@@ -38,6 +38,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
         "download",
         "mounts",
         "documents",
+        "files",
         "filling",
         "filling.*",
     ),

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from doctoring import Patient
+from doctoring import ORDINARY_USER, Patient
 
 from llm_jupyter import __version__
 from llm_jupyter.doctor.config import set_value, unset
@@ -46,13 +46,20 @@ def test_jupyter_finds_the_command_and_hands_its_exit_code_on(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    "arguments", [[], ["bogus"], ["doctor", "--bogus"], ["config"], ["config", "set", "stream"], ["pull"]]
+    "arguments", [["bogus"], ["doctor", "--bogus"], ["config"], ["config", "set", "stream"], ["pull"]]
 )
 def test_a_wrong_call_exits_with_2_and_says_how_it_is_called(patient: Patient, arguments: list[str]) -> None:
     ran = patient.run("jupyter-llm", *arguments)
     assert ran.returncode == 2
     assert ran.stderr.startswith("usage: jupyter llm")
     assert ran.stdout == ""
+
+
+def test_without_a_command_it_tells_which_there_are(patient: Patient) -> None:
+    ran = patient.run("jupyter-llm")
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert ran.stdout.startswith("usage: jupyter llm")
+    assert "doctor" in ran.stdout
 
 
 def test_it_says_its_version_and_where_the_settings_are(patient: Patient) -> None:
@@ -94,7 +101,6 @@ def test_a_setting_is_set_as_what_it_must_be_and_all_else_stays(
     assert table == value
     after = (patient.home / "config.toml").read_text()
     assert all(comment in after for comment in ("# what I like", "# the big one"))
-    assert os.name == "nt" or (patient.home / "config.toml").stat().st_mode & 0o077 == 0
 
 
 @pytest.mark.parametrize(
@@ -162,6 +168,36 @@ def test_what_the_settings_do_not_take_is_refused_and_nothing_changes(patient: P
     assert 1 <= len(ran.stderr.splitlines()) <= 3
     assert (patient.home / "config.toml").read_text() == FILE
     assert [file.name for file in patient.home.iterdir()] == ["config.toml"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="rights are others there")
+@pytest.mark.parametrize("mode", [0o600, 0o644])
+def test_a_file_stays_whose_it_was_and_as_readable(patient: Patient, mode: int) -> None:
+    file = patient.home / "config.toml"
+    file.chmod(mode)
+    if os.getuid() == 0:
+        os.chown(file, ORDINARY_USER, ORDINARY_USER)
+    before = file.stat()
+    assert set_value(file, "stream", "final").is_heard
+    after = file.stat()
+    assert (after.st_mode, after.st_uid, after.st_gid) == (before.st_mode, before.st_uid, before.st_gid)
+    file.unlink()
+    set_value(file, "stream", "final")
+    assert file.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_setting_with_two_names_is_changed_under_the_one_that_the_file_uses(patient: Patient) -> None:
+    file = patient.home / "config.toml"
+    file.write_text('[session]\nmodel = "local/m"\n')
+    assert set_value(file, "default_model", "local/n").said == f"session.model is set in {file}"
+    assert settings(patient) == {"session": {"model": "local/n"}}
+    assert unset(file, "default_model").said == f"session.model is taken out of {file}"
+    assert settings(patient) == {}
+
+
+def test_a_reader_that_goes_away_is_no_trouble(patient: Patient) -> None:
+    ran = patient.run("bash", "-c", "jupyter-llm doctor --json | head -c 10")
+    assert (len(ran.stdout), ran.stderr) == (10, "")
 
 
 def test_a_setting_is_taken_out_and_taking_it_out_again_is_no_error(patient: Patient) -> None:

@@ -201,6 +201,12 @@ async def test_a_session_of_a_hundred_thousand_turns_costs_as_much_as_one_a_hund
     assert PAGE * len(long.pages) < 10 * fitted[1].turns
 
 
+async def test_half_a_character_is_measured_as_what_is_sent_for_it() -> None:
+    asked = await fit(Measured(8000), Turns(2, lambda _: "a\udcff.txt"), "Why \udcff?")
+    sent = await fit(Measured(8000), Turns(2, lambda _: "a?.txt"), "Why ??")
+    assert asked.tokens == sent.tokens
+
+
 async def test_where_nobody_tells_the_window_everything_is_sent() -> None:
     for policy in ("window", "strict"):
         fitted = await fit(Measured(None), Turns(3 * PAGE), policy=policy)

@@ -598,7 +598,9 @@ def test_whose_servers_they_are_is_told_for_all_at_once_as_for_each_alone(
 ) -> None:
     urls = ["http://127.0.0.1", "https://127.0.0.1", "http://localhost:9001/v1", "http://[::1]:9002"]
     with tempfile.TemporaryDirectory() as folder:
-        lines = [f"  0: 0100007F:{port:04X} 00000000:0000 {state} 0:0 00:0 0 {uid} 0 1 1" for port, state, uid in rows]
+        lines = [
+            f"  0: {'0' * 32}:{port:04X} 00000000:0000 {state} 0:0 00:0 0 {uid} 0 1 1" for port, state, uid in rows
+        ]
         (Path(folder) / "tcp6").write_text("\n".join(["head", *lines]) + "\n" + rest)
         among = foreign_among(urls, Path(folder))
         assert among == {url for url in urls if is_foreign(url, Path(folder))}

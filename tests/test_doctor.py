@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -69,6 +71,25 @@ def test_settings_that_cannot_be_used_are_found_and_the_walk_goes_on(home: Path,
     codes = [finding["code"] for finding in found.findings]
     assert codes.index("settings-wrong") == 0 or codes[0] == "settings"
     assert {"folder", "weights", "session"} <= set(codes), "nothing else is wrong, and all of it was looked at"
+
+
+def test_all_faults_of_the_settings_are_found_at_once_and_variables_that_set_nothing_too(home: Path) -> None:
+    found = Patient(home, {"LLM_JUPYTER_FOO": "1"}, settings='stream = "never"\nfooter = "maybe"\n').doctor()
+    wrong = [finding["what"].split()[0] for finding in found.findings if finding["code"] == "settings-wrong"]
+    assert wrong == ["stream", "footer"]
+    assert "LLM_JUPYTER_FOO names no setting" in found.one("variable-unknown")["what"]
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can be a user whom nobody knows")
+def test_a_user_without_a_home_folder_is_told_how_to_have_one(home: Path) -> None:
+    patient = Patient(home, ordinary=True, user=12345)
+    del patient.environment["HOME"]
+    found = patient.doctor()
+    assert found.exit_code == 1
+    (command,) = found.one("no-home")["commands"]
+    patient.type(command)
+    assert "no-home" not in patient.doctor().codes
+    shutil.rmtree(patient.environment["HOME"])
 
 
 async def test_many_servers_that_hang_take_no_longer_than_one(home: Path) -> None:

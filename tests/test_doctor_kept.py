@@ -177,6 +177,30 @@ def test_a_store_that_cannot_be_written_is_made_writable(home: Path) -> None:
     assert (after.codes, "2 conversations" in after.one("store")["what"]) == ([], True)
 
 
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can give files away")
+def test_what_another_user_keeps_in_a_folder_of_theirs_stays_there(home: Path) -> None:
+    let_everybody_in(home)
+    (home / "config.toml").write_text('default_model = "theirs/m"')
+    for path in (home, *home.iterdir()):
+        os.chown(path, 2001, 2001)
+    home.chmod(0o777)
+    (home / "sessions.db").chmod(0o644)
+    patient = Patient(home, {"HOME": "/nobody/has/this"}, ordinary=True)
+    before = patient.doctor()
+    assert "belongs to another user (uid 2001)" in before.one("settings-wrong")["what"]
+    (one,) = before.one("folder-strangers")["commands"]
+    (other,) = before.one("store-read-only")["commands"]
+    assert all(command.startswith("mkdir -m 700 ") for command in (one, other))
+    patient.type(one)
+    chosen = Path(patient.environment["LLM_JUPYTER_HOME"])
+    try:
+        assert (chosen.stat().st_uid, chosen.stat().st_mode & 0o777) == (ORDINARY_USER, 0o700)
+        assert (patient.doctor().codes, (home / "sessions.db").exists()) == ([], True)
+        assert patient.run("bash", "-c", one).returncode != 0, "a folder that is there already is not taken"
+    finally:
+        shutil.rmtree(chosen)
+
+
 @pytest.mark.parametrize("journal", ["wal", "delete"])
 def test_the_process_that_holds_the_lock_for_too_long_is_named_and_ended(home: Path, journal: str) -> None:
     with closing(sqlite3.connect(home / "sessions.db")) as database:

@@ -181,7 +181,7 @@ def test_what_takes_one_dead_fallback_off_takes_off_all(home: Path) -> None:
 
 
 def test_advice_for_a_cell_says_so_in_a_terminal_and_ends_once() -> None:
-    failure = LLMError("it is gone", next_step="It is default_model in your settings; %llm use MODEL takes another. ")
+    failure = LLMError("it is gone", next_step="It is default_model; %llm use MODEL takes another. ")
     terminal, cell = (Case(LLMSettings(), {}, face).advice(failure).words for face in ("terminal", "cell"))
-    assert cell == "It is default_model in your settings; %llm use MODEL takes another"
+    assert cell == "It is default_model; %llm use MODEL takes another"
     assert terminal == f"In a notebook: {cell}"

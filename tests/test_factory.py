@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import subprocess
 import sys
 import threading
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from llm_jupyter.errors import (
     LLMConnectionError,
     ModelNotFoundError,
     ServerError,
+    SessionError,
 )
 from llm_jupyter.events import (
     Event,
@@ -61,6 +64,19 @@ def test_a_program_without_a_loop_asks_and_listens(tmp_path: Path) -> None:
         assert server.contents() == ["Be brief.", "hi", "Hello", "more", "It goes on", "and?"]
         assert [chat["model"] for chat in server.chats] == ["m", "m", "other-model"]
         assert (server.chats[0]["temperature"], server.chats[1]["max_tokens"]) == (0.0, 5)
+
+
+async def test_one_that_was_not_opened_says_what_to_write_and_starts_nothing(tmp_path: Path) -> None:
+    async with ModelServer() as server:
+        llm = LLMFactory(settings(tmp_path, server), environment={})
+        for ask in (lambda: llm.chat("hi"), lambda: next(iter(llm.stream("hi"))), lambda: llm.use("local/m")):
+            with pytest.raises(SessionError, match=r"not open yet\nWrite: with LLMFactory\(\) as llm"):
+                ask()
+        for asked in (llm.sessions.current.chat("hi"), llm.sessions.current.use("local/m")):
+            with pytest.raises(SessionError, match="not open yet"):
+                await asked
+        assert not llm.portal.started
+        assert server.visits == []
 
 
 async def test_a_program_with_a_loop_awaits(tmp_path: Path) -> None:
@@ -161,6 +177,31 @@ def test_a_factory_that_was_closed_can_be_opened_again(tmp_path: Path) -> None:
         for _ in range(2):
             with llm:
                 assert llm.chat("hi").text == "Heard: hi"
+
+
+def test_a_question_after_the_end_says_how_it_begins_anew(tmp_path: Path) -> None:
+    with ModelServer() as server:
+        with LLMFactory(settings(tmp_path, server), environment={}) as llm:
+            llm.chat("hi")
+        with pytest.raises(SessionError, match=r"was closed\n.*llm\.open\(\)"):
+            llm.chat("hi")
+        llm.open()
+        assert llm.chat("hi").text == "Heard: hi"
+        llm.close()
+
+
+def test_a_program_that_asks_with_and_without_a_loop_leaves_nothing_open(tmp_path: Path) -> None:
+    with ModelServer() as server, warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        with LLMFactory(settings(tmp_path, server), environment={}) as llm:
+            for _ in range(2):
+                assert llm.chat("hi").text == "Heard: hi"
+                assert asyncio.run(llm.sessions.current.chat("hi")).text == "Heard: hi"
+                gc.collect()
+        gc.collect()
+    assert [
+        str(one.message) for one in said if issubclass(one.category, ResourceWarning) and "client" in str(one.message)
+    ] == []
 
 
 def test_closing_what_was_never_opened_or_never_used_is_fine(tmp_path: Path) -> None:

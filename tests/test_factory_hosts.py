@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from live import place
 from routes import free_port
 from servers.paced import ModelServer
 
-from llm_jupyter.errors import LLMConnectionError
+from llm_jupyter.errors import LLMConnectionError, LLMError, StreamTruncatedError
 from llm_jupyter.events import (
     ConnectionStateChanged,
     HostReady,
@@ -184,6 +185,55 @@ def test_a_host_and_the_server_at_its_port_are_one_thing(tmp_path: Path) -> None
         llm.portal.run(adopt_others(llm))
         running = [status for status in llm.hosts.status() if status.state == "running"]
         assert [(status.name, status.ours, status.holders) for status in running] == [("mine", True, 1)]
+
+
+def test_a_host_of_a_servers_name_is_spoken_to_as_that_server_unless_a_provider_says_otherwise(tmp_path: Path) -> None:
+    names = ["ollama", "lmstudio", "llama-server", "vllm", "openai"]
+    hosts = {name: host(port) for port, name in enumerate(names, 20001)}
+    mine = {"lmstudio": {"kind": "openai-compatible", "base_url": "http://127.0.0.1:9/v1"}}
+    with made(tmp_path, hosts, {"OPENAI_API_KEY": "k"}, providers=mine) as llm:
+        recipes = [llm.registry.recipe(name) for name in names]
+    assert [(recipe.kind, recipe.base_url) for recipe in recipes] == [
+        ("ollama", "http://127.0.0.1:20001"),
+        ("openai-compatible", "http://127.0.0.1:9/v1"),
+        ("llamacpp", "http://127.0.0.1:20003/v1"),
+        ("openai-compatible", "http://127.0.0.1:20004/v1"),
+        ("openai-compatible", "http://127.0.0.1:20005/v1"),
+    ]
+
+
+def test_an_answer_that_is_lost_with_its_host_tells_why_that_ended_and_what_to_change(tmp_path: Path) -> None:
+    """Another kernel stops it, and restarts it; it is beyond its memory; it dies."""
+    port = free_port()
+    table = host(port, pieces=200, pause=0.05, autostart=True)
+    own = {**table, "memory_limit": 1, "on_memory": "stop"}
+
+    def lost(llm: LLMFactory, act: Callable[[], object]) -> LLMError:
+        def read() -> None:
+            for number, _ in enumerate(llm.stream("hi")):
+                if number == 0:
+                    act()
+
+        with pytest.raises((StreamTruncatedError, LLMConnectionError)) as caught:
+            read()
+        assert len(caught.value.lines()) <= 2
+        return caught.value
+
+    with made(tmp_path, {"mine": table}) as llm, made(tmp_path, {"mine": table}) as other:
+        error = lost(llm, lambda: other.portal.run(other.hosts.stop("mine")))
+        assert error.what.endswith(": the host mine was put down (stopped on request)")
+        assert error.next_step == "Ask again."
+        assert llm.hosts.one("mine").reason == other.hosts.one("mine").reason == "stopped on request"
+        error = lost(llm, lambda: other.portal.run(other.hosts.restart("mine")))
+        assert error.what.endswith("the host mine was put down (restarted on request)")
+        error = lost(llm, lambda: psutil.Process(llm.hosts.one("mine").pid).kill())
+        assert "the host mine died (killed by SIGKILL" in error.what
+        assert error.next_step == "Type: %llm host logs mine"
+    with made(tmp_path, {"mine": own}) as llm:
+        error = lost(llm, lambda: None)
+        assert error.what.endswith("the host mine was put down (it took more memory than it may)")
+        assert error.next_step.startswith("memory_limit in [hosts.mine]")
+        assert "mine" in error.where
 
 
 @pytest.mark.live

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from clocks import JumpingClock, ManualClock
 from routes import Faulty, Routes, free_port
-from servers.scripted import End, reply
+from servers.scripted import DONE, End, Script, event, reply, sse
 from servers.scripted_ollama import ScriptedOllama, entry
 from test_foreign import SERVER, STRANGER
 
@@ -348,6 +348,89 @@ async def test_a_model_that_is_gone_is_told_although_another_could_answer() -> N
         with pytest.raises(ModelNotFoundError):
             await routes.ask()
         assert other.chats == []
+
+
+@pytest.mark.parametrize("seen", ["lost", "catalogue", "health"])
+async def test_a_chosen_model_whose_server_came_back_with_others_is_an_error_that_names_them(seen: str) -> None:
+    async with Faulty() as first, Routes({"first": first}) as routes:
+        await routes.session.use("first/m")
+        await routes.ask()
+        first.models = ("mm",)
+        if seen == "lost":
+            routes.connection("first").failed(UnreachableError("nothing answers"))
+        elif seen == "catalogue":
+            await routes.manager.catalogue()
+        else:
+            await routes.connection("first").check()
+        asked = len(first.chats)
+        for name in (None, "first/m"):
+            with pytest.raises(ModelNotFoundError, match=r"there is no model 'm'") as caught:
+                await routes.ask(model=name)
+            assert "first/mm" in str(caught.value)
+        assert len(first.chats) == asked
+
+
+async def test_a_server_that_names_its_model_by_a_file_is_believed_no_more_than_any_other() -> None:
+    async with Faulty(["a.gguf"]) as first, Routes({"first": first}, default_model="first/a.gguf") as routes:
+        await routes.ask()
+        first.models, first.chat = ("b.gguf",), naming("b.gguf")
+        assert (await routes.ask()).tried == ("first/a.gguf: it is not there any more",)
+        with pytest.raises(ModelNotFoundError):
+            await routes.ask()
+
+
+def naming(model: str) -> Script:
+    """An answer that says which model gave it."""
+    text, end = {"delta": {"content": "hi"}}, {"delta": {}, "finish_reason": "stop"}
+    return sse(*(event({"model": model, "choices": [choice]}) for choice in (text, end)), DONE)
+
+
+async def test_an_answer_of_another_model_than_was_asked_says_whose_it_is_and_the_next_question_is_an_error() -> None:
+    async with Faulty() as first, Routes({"first": first}) as routes:
+        await routes.ask()
+        first.models, first.chat = ("n",), naming("n")
+        async with routes.session.ask("hi") as answering:
+            while await answering.read_batch():
+                pass
+            assert answering.answered_by == ("first", "n", True)
+        assert answering.response is not None
+        assert answering.response.tried == ("first/m: it is not there any more",)
+        with pytest.raises(ModelNotFoundError):
+            await routes.ask()
+        assert len(first.chats) == 2
+
+
+@pytest.mark.parametrize(
+    ("asked", "told", "looks"),
+    [
+        ("gpt-4o", "gpt-4o-2024-08-06", 0),
+        ("gpt-3.5", "gpt-3.5-0125", 0),
+        ("qwen", "qwen:latest", 0),
+        ("qwen", "/models/qwen.gguf", 0),
+        ("org/qwen", "qwen", 0),
+        ("qwen", "qwen-72b", 1),
+        ("qwen", "another", 1),
+    ],
+)
+async def test_a_server_is_asked_for_its_list_again_only_where_the_reply_names_another_model(
+    asked: str, told: str, looks: int
+) -> None:
+    async with Faulty([asked, told]) as first, Routes({"first": first}, default_model=f"first/{asked}") as routes:
+        await routes.ask()
+        before, first.chat = len(first.visits), naming(told)
+        assert (await routes.ask()).tried == ()  # both are there: it is a name of its own
+        assert len(first.visits) - before == 1 + looks
+
+
+async def test_a_remote_server_is_never_asked_again_for_its_list() -> None:
+    async with (
+        Faulty() as far,
+        Routes({"far": far_at(far)}, recipes={"far": REMOTE}) as routes,
+    ):
+        await routes.ask()
+        before, far.models, far.chat = len(far.visits), ("n",), naming("n")
+        assert (await routes.ask()).tried == ()
+        assert len(far.visits) - before == 1
 
 
 async def test_the_answer_and_the_events_say_who_was_tried() -> None:

@@ -15,6 +15,8 @@ import pytest
 from llm_jupyter.errors import LLMError
 from llm_jupyter.factory import LLMFactory
 from llm_jupyter.foreign import PROC_NET, is_foreign, listeners, listening
+from llm_jupyter.overview import OTHERS as NAMED_OTHERS
+from llm_jupyter.overview import views, who_answers
 from llm_jupyter.registry import FOUND
 from llm_jupyter.settings import LLMSettings, ProviderSettings
 
@@ -24,7 +26,7 @@ STRANGER = 61234
 
 def owners(port: int, tables: Path = PROC_NET) -> set[int]:
     """The user ids of whoever listens on a port."""
-    return {owner for listened, owner in listening(tables) if listened == port}
+    return {one.owner for one in listening(tables) if one.port == port}
 
 
 # Run as the stranger: an Ollama as far as its list of models, that writes down whatever reaches it.
@@ -85,6 +87,38 @@ def test_whose_server_it_is_stands_in_the_systems_tables(
     assert is_foreign("http://127.0.0.1:11434", tables(tmp_path, *rows)) is foreign
 
 
+MINE, OTHERS = os.getuid(), os.getuid() + 1001
+HERE4, THERE4, ANY4, ANY6 = "0100007F", "0200007F", "00000000", "0" * 32
+HERE6, MAPPED = f"{'0' * 24}01000000", "0000000000000000FFFF00000100007F"
+
+
+@pytest.mark.skipif(sys.byteorder != "little", reason="the rows are written as such a machine writes them")
+@pytest.mark.parametrize(
+    ("rows", "host", "foreign"),
+    [
+        ([(HERE4, MINE), (THERE4, OTHERS)], "127.0.0.1", False),
+        ([(HERE4, MINE), (THERE4, OTHERS)], "127.0.0.2", True),
+        ([(HERE4, MINE), (THERE4, OTHERS)], "localhost", False),
+        ([(HERE4, MINE), (HERE6, OTHERS)], "127.0.0.1", False),
+        ([(HERE4, MINE), (HERE6, OTHERS)], "[::1]", True),
+        ([(HERE4, MINE), (HERE6, OTHERS)], "localhost", True),
+        ([(HERE4, MINE), (HERE6, OTHERS)], "my.localhost", True),
+        ([(HERE4, MINE), (ANY4, OTHERS)], "127.0.0.1", True),
+        ([(HERE6, MINE), (ANY4, OTHERS)], "[::1]", False),
+        ([(ANY6, OTHERS)], "127.0.0.1", True),
+        ([(ANY6, OTHERS)], "[::1]", True),
+        ([(MAPPED, OTHERS)], "127.0.0.1", True),
+        ([(HERE4, OTHERS)], "[::ffff:127.0.0.1]", True),
+        ([(HERE4, OTHERS)], "0.0.0.0", True),
+    ],
+)
+def test_a_server_is_another_users_where_one_of_the_addresses_that_a_request_may_reach_is(
+    rows: list[tuple[str, int]], host: str, foreign: bool, tmp_path: Path
+) -> None:
+    lines = [(f"{address}:2CAA", "0A", owner) for address, owner in rows]
+    assert is_foreign(f"http://{host}:11434", tables(tmp_path, *lines)) is foreign
+
+
 def test_tables_that_are_missing_or_strange_tell_nothing(tmp_path: Path) -> None:
     assert owners(11434, tmp_path / "nowhere") == set()
     (tmp_path / "tcp").write_text("one\ntwo three\n")
@@ -105,8 +139,8 @@ def test_linux_tells_of_one_port_what_its_tables_tell() -> None:
         with six or contextlib.nullcontext():
             ports |= {six.getsockname()[1]} if six else set()
             told = listeners(ports)
-            assert told == {row for row in listening(PROC_NET) if row[0] in ports}
-            assert {port for port, _ in told} == (ports if sys.platform == "linux" else set())
+            assert told == {row for row in listening(PROC_NET) if row.port in ports}
+            assert {one.port for one in told} == (ports if sys.platform == "linux" else set())
     assert listeners(ports) == set()
 
 
@@ -132,6 +166,16 @@ async def test_another_users_server_is_asked_nothing_until_it_is_named(
     async with LLMFactory(LLMSettings(home=tmp_path, providers={"ollama": mine}), environment={}) as llm:
         # To configure it is to name it, whatever its priority.
         assert (await llm.providers.choose()).full_name == "ollama/spy:1b"
+    async with LLMFactory(LLMSettings(home=tmp_path), environment=environment) as llm:
+        await llm.providers.connect("ollama")
+        found, _ = views(llm, await llm.offers())
+        row = next(view for view in found if view.recipe.name == "ollama")
+        assert (row.state, row.where, len(row.models or ())) == ("connected", "local", 1)
+        assert row.reason == (NAMED_OTHERS if is_another else "")
+        await llm.sessions.current.use("ollama/spy:1b")
+        (line,) = (await who_answers(llm, await llm.offers())).lines
+        whose = ", another user's" if is_another else ""
+        assert line == f"ollama/spy:1b (local{whose}) answers because you named it."
     process.kill()
     assert process.stdout is not None
     asked = process.stdout.read().split()

@@ -217,7 +217,7 @@ async def test_a_default_that_is_gone_is_an_error_and_nothing_else_is_chosen(hou
             with pytest.raises(kind):
                 await house.managed(default_model=default).choose()
         choice = await house.managed(default_model="local/other-model").choose()
-        assert (choice.model, choice.reason) == ("other-model", "it is default_model in your settings")
+        assert (choice.model, choice.reason) == ("other-model", "it is default_model")
 
 
 async def test_a_choice_is_announced_unless_it_is_only_looked_at(house: House) -> None:

@@ -13,9 +13,10 @@ from servers.paced import ModelServer
 from servers.scripted import Gate, ScriptedServer
 from servers.scripted_ollama import ScriptedOllama, entry
 
-from llm_jupyter.errors import LLMConnectionError
+from llm_jupyter.errors import InvalidInputError, LLMConnectionError
 from llm_jupyter.factory import LLMFactory
-from llm_jupyter.overview import SWITCH, views, who_answers
+from llm_jupyter.overview import NOT_ASKED, views, who_answers
+from llm_jupyter.selection import SWITCH
 from llm_jupyter.settings import load_settings
 from llm_jupyter.types import ProviderState
 
@@ -63,15 +64,39 @@ def test_whoever_holds_the_same_model_is_named_first_and_whoever_is_down_is_not(
             assert said(llm).endswith("Until it does, holder/same or else spare/m answers.")
         with factory(tmp_path, {"a": dead(), "down": dead()}, default_model="a/m", fallback=["down/m"]) as llm:
             assert said(llm).endswith(f"\n{SWITCH}")
+            llm.portal.run(llm.providers.disconnect("embedded"))
+            assert said(llm).endswith(f"\n%llm connect embedded and then {SWITCH}")
+            with pytest.raises(LLMConnectionError, match="%llm connect embedded and then %llm use embedded"):
+                llm.chat("hi")
+
+
+def test_a_remote_provider_that_may_not_be_asked_is_not_said_to_be_asked_once_it_is_named(tmp_path: Path) -> None:
+    for local_only, reason in ((False, NOT_ASKED), (True, "remote, and local_only is set")):
+        with factory(tmp_path, {"far": "http://192.0.2.1/v1"}, local_only=local_only) as llm:
+            found, _ = views(llm, llm.portal.run(llm.offers()))
+            assert [view.reason for view in found if view.recipe.name == "far"] == [reason]
+
+
+def test_one_that_is_disconnected_says_once_what_undoes_that(tmp_path: Path) -> None:
+    with factory(tmp_path, {"main": dead()}) as llm:
+        llm.portal.run(llm.providers.disconnect("main"))
+        found, _ = views(llm, llm.portal.run(llm.offers()))
+        reasons = [view.reason for view in found if view.recipe.name == "main"]
+        assert reasons == ["disconnected; %llm connect main undoes that"]
+        with pytest.raises(InvalidInputError) as caught:
+            llm.use("main/m")
+        assert caught.value.lines() == [
+            "the provider 'main' is switched off: disconnected", "%llm connect main switches it on.",
+        ]  # fmt: skip
 
 
 def test_a_model_that_is_not_there_is_not_said_to_answer(tmp_path: Path) -> None:
     with ModelServer() as server, factory(tmp_path, {"main": server.base_url}, default_model="main/gone") as llm:
-        assert said(llm).startswith(
-            "main/gone (local) is to answer because it is default_model in your settings, and is"
-        )
+        assert said(llm).startswith("main/gone (local) is to answer because it is default_model, and is")
         llm.use("main/m")
         assert said(llm) == "main/m (local) answers because you named it."
+        server.models = ("n",)  # it came back with another
+        assert said(llm).startswith("main/m (local) is to answer because you named it, and is not there.")
 
 
 def test_a_server_that_hangs_is_said_to_have_failed_and_why(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from llm_jupyter.magics.chat import _prompt
 from llm_jupyter.magics.render import NotebookView
 from llm_jupyter.magics.transform import prompts_are_literal
 from llm_jupyter.portable import AGAIN, Rebuilt, RebuiltTurn, conversation_of, digest_of
+from llm_jupyter.portable.notebook import Beside
 from llm_jupyter.portable.questions import SWITCHES
 from llm_jupyter.types import FinishReason, LLMResponse, Timing, Usage
 
@@ -184,6 +185,63 @@ def test_asking_again_answers_the_turn_that_it_asked_and_none_that_was_replaced(
         code("%llm again", answer("of a turn that is gone", "old"), FOOTER),
     ).turns
     assert [said(turn) for turn in turns] == [("one", "1", "1 again"), ("two", "2")]
+
+
+def in_session(session: str | None, question: str, **more: Any) -> dict[str, Any]:
+    """A cell whose question was answered in a conversation."""
+    return code(f"%%chat\n{question}", answer(question, f"t-{question}", session=session, **more), name=question)
+
+
+def prompts(conversation: Rebuilt) -> list[str]:
+    return [turn.prompt for turn in conversation.turns]
+
+
+def test_of_several_conversations_the_last_one_is_it_and_the_others_can_be_asked_for(tmp_path: Path) -> None:
+    cells = (
+        in_session("old", "one"), in_session("old", "two"), code("%llm reset"), in_session("new", "three"),
+        code("%chat -s Report four", answer("four", "t4", session="report")), code("%chat -s Report five"),
+    )  # fmt: skip
+    conversation = rebuilt(tmp_path, *cells)
+    assert (conversation.session, prompts(conversation)) == ("new", ["three"])
+    assert conversation.beside == (
+        Beside(name="old", turns=2, question="one"),
+        Beside(name="Report", turns=1, question="four"),
+    )
+    path = tmp_path / "n.ipynb"
+    assert prompts(conversation_of(path, "old")) == ["one", "two"]
+    report = conversation_of(path, "Report")
+    assert (report.session, prompts(report)) == ("report", ["four"])
+    assert [turn.prompt for turn in report.unanswered] == ["five"]
+    assert prompts(conversation_of(path, "report")) == ["four"]
+    with pytest.raises(InvalidInputError, match=r"n\.ipynb shows no conversation 'neither'"):
+        conversation_of(path, "neither")
+
+
+def test_a_copy_of_a_conversation_goes_on_with_its_turns(tmp_path: Path) -> None:
+    copied = {"forked": ["second", "first"]}
+    conversation = rebuilt(
+        tmp_path, in_session("aside", "zero"), in_session("first", "one"), in_session("copy", "two", **copied),
+        in_session("second", "three"),
+    )  # fmt: skip
+    assert (conversation.session, conversation.forked) == ("copy", ("second", "first"))
+    assert prompts(conversation) == ["one", "two", "three"]
+    assert [one.name for one in conversation.beside] == ["aside"]
+    assert prompts(conversation_of(tmp_path / "n.ipynb", "first")) == ["one"]
+
+
+def test_a_question_that_failed_and_was_asked_again_has_the_answer_that_stands_elsewhere(tmp_path: Path) -> None:
+    conversation = rebuilt(
+        tmp_path,
+        code("%%chat\none", asked("one", "t1")),
+        code("%%chat --system 'Be brief.'\ntwo", FOOTER, name="b"),
+        code("%llm again", answer("2", "t2", asked=AGAIN, first=digest_of("two"))),
+        code("%llm again", answer("2 again", "t2", asked=AGAIN)),
+    )
+    assert [(turn.cell, turn.system, *said(turn)) for turn in conversation.turns] == [
+        (None, None, "one", "one"),
+        ("b", "Be brief.", "two", "2", "2 again"),
+    ]
+    assert conversation.unanswered == ()
 
 
 def test_a_copied_cell_has_not_asked_yet(tmp_path: Path) -> None:

@@ -167,6 +167,30 @@ async def test_asking_again_keeps_both_answers_and_only_one_that_says_something_
     assert await bench.context() == ["one", "second"]
 
 
+async def test_a_question_whose_options_are_not_known_any_more_says_so_when_it_is_asked_again(bench: Bench) -> None:
+    async with bench.session.ask("one", options=GenerationOptions(temperature=0.5)) as answering:
+        await answering.__anext__()
+    bench.session.services.asked_with.clear()  # as a restart does
+    async with bench.session.ask_again() as again:
+        await again.__anext__()
+    assert "known only until the kernel restarts" in again.notes[0]
+    assert "temperature" not in bench.server.chats[-1]
+
+
+async def test_a_turn_that_was_left_out_is_brought_back(bench: Bench) -> None:
+    for prompt, cell in (("a", "1"), ("b", "2"), ("c", "3")):
+        await bench.ask(prompt, cell, prompt)
+    first, second, _ = bench.session.turns
+    bench.session.hear(CellPlace(silent=frozenset({"1"}), deleted=frozenset({"2"})))
+    assert bench.turns() == ["c"]
+    assert bench.session.restore(first.id) == "its cell last ran without asking"
+    assert bench.session.restore(second.id) == "its cell was deleted"
+    assert [message for message in await bench.context() if len(message) == 1] == ["a", "b", "c"]
+    bench.session.hear(CellPlace(deleted=frozenset({"2"})))
+    await bench.ask("A", "1", "again")
+    assert bench.turns() == ["A", "b", "c"]
+
+
 def too_long(tokens: int, window: int) -> Script:
     words = f"request ({tokens} tokens) exceeds the available context size ({window} tokens)"
     told = {"type": "exceed_context_size_error", "n_prompt_tokens": tokens, "n_ctx": window}

@@ -2,7 +2,7 @@
 
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from llm_jupyter.errors import ConfigurationError
-from llm_jupyter.settings import LLMSettings, home_folder, load_settings, write_default_model
+from llm_jupyter.settings import (
+    LLMSettings,
+    all_faults,
+    home_folder,
+    load_settings,
+    with_overrides,
+    write_default_model,
+)
+from llm_jupyter.settings.writing import expect_own
 
 SECRET = "sk-never-to-be-seen"
 LOCAL = f"""
@@ -146,6 +154,80 @@ def test_a_file_that_is_no_text_or_cannot_be_read_is_named(home: Home) -> None:
     home.file.unlink()
     home.file.mkdir()
     assert f"{home.file} cannot be read" in home.refusal()
+
+
+def test_a_mark_at_the_beginning_of_the_file_is_none_of_its_words(home: Home) -> None:
+    home.file.write_bytes(b"\xef\xbb\xbf" + b"timeout = 7\nstream = 'never'")
+    assert "line 2" in home.refusal()
+    home.file.write_bytes(b"\xef\xbb\xbf" + b"timeout = 7\n")
+    assert home.load().timeout == 7
+    write_default_model(home.file, "local/new")
+    assert home.load().default_model == "local/new"
+
+
+def test_the_line_that_is_not_utf_8_is_named(home: Home) -> None:
+    home.file.write_bytes("timeout = 7\n# für alle\n".encode("latin-1"))
+    for act in (home.refusal, lambda: _said(lambda: write_default_model(home.file, "local/new"))):
+        assert act() == f"{home.file} is not valid TOML: line 2 is not UTF-8\nSave it as UTF-8."
+
+
+def _said(act: Callable[[], object]) -> str:
+    with pytest.raises(ConfigurationError) as caught:
+        act()
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("LOCAL_ONYL", "LOCAL_ONLY"),
+        ("SESION__PRIVATE", "SESSION__PRIVATE"),
+        ("SESSION_PRIVATE", "SESSION__PRIVATE"),
+        ("STREAMS", "STREAM"),
+    ],
+)
+def test_a_slip_in_a_variables_name_is_not_taken_for_nothing_said(home: Home, name: str, meant: str) -> None:
+    assert home.refusal(**{name: "1"}).splitlines() == [
+        f"the variable LLM_JUPYTER_{name} names no setting",
+        f"Did you mean LLM_JUPYTER_{meant}?",
+    ]
+    home.load(HOST="the one that runs this kernel")
+
+
+def test_all_faults_are_told_of_and_the_first_is_raised(home: Home) -> None:
+    first = home.refusal('stream = "never"\nfooter = "maybe"\n[connection]\nretrys = 1\n')
+    faults = all_faults(environment={"LLM_JUPYTER_HOME": str(home.folder)})
+    assert [fault.what for fault in faults] == [
+        "stream must be one of live, final",
+        "footer must be one of on, off",
+        "there is no setting 'connection.retrys'",
+    ]
+    assert first == str(faults[0])
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can give files away")
+def test_the_settings_of_another_ordinary_user_are_not_gone_by(home: Home) -> None:
+    home.file.write_text("timeout = 7")
+    yours, theirs = os.stat(home.file), 2001
+    expect_own(home.file, yours)
+    os.chown(home.file, theirs, theirs)
+    strangers = os.stat(home.file)
+    assert home.load().timeout == 7  # root may go by what it likes
+    os.seteuid(65534)
+    try:
+        expect_own(home.file, yours)
+        assert f"belongs to another user (uid {theirs})" in _said(lambda: expect_own(home.file, strangers))
+    finally:
+        os.seteuid(0)
+
+
+def test_what_config_says_later_is_put_over_what_was_read_and_no_file_is_read_again(home: Home) -> None:
+    read = home.load('stream = "final"\nlocal_only = false', {"footer": "off"}, TIMEOUT="9")
+    home.file.write_text("no longer TOML")
+    now = with_overrides(read, {"local_only": True, "timeout": 3})
+    assert (now.stream, now.footer, now.local_only, now.timeout) == ("final", "on", True, 3)
+    assert [now.origin(name) for name in ("local_only", "timeout", "footer")] == ["%config", "%config", "default"]
+    assert with_overrides(now, {"footer": "off"}) == read
 
 
 def test_an_unknown_setting_is_named_with_its_file_and_the_ones_there_are(home: Home) -> None:

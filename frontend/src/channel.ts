@@ -5,12 +5,14 @@ export type Json = null | boolean | number | string | Json[] | { [key: string]: 
 export type State = Record<string, any>;
 
 type Change = ["set", Json] | ["drop"] | ["append", string] | ["extend", Json[], number];
-type Message =
+/** `now` is when the kernel sent it, in seconds since the epoch by its own clock. */
+type Message = { now: number } & (
   | { n: number; changes: Record<string, Change> }
   | { n: number; state: State }
   | { last: number }
   | { taken: string }
-  | { done: string };
+  | { done: string }
+);
 
 /** Milliseconds after which the whole state is asked for again, where none came. */
 const PATIENCE = 1000;
@@ -21,6 +23,9 @@ const SILENCE = 5000;
 const GONE = "The kernel of this dashboard is gone. Run %load_ext llm_jupyter, then this cell again.";
 /** It may also be busy: what it was asked for is then done later. */
 const SILENT = "The kernel does not answer. If it was restarted, run %load_ext llm_jupyter, then this cell again.";
+
+/** In place of a ticket, what any word of the kernel answers: whether it is there at all. */
+const ANYTHING = "";
 
 /** Milliseconds after which the kernel is told again that the page shows a dashboard; it forgets one that says no more. */
 const SIGN_OF_LIFE = 30_000;
@@ -33,6 +38,8 @@ export class Channel {
   state: State;
   /** Why the state may be one of the past, in words; empty while there is no reason to think so. */
   lost = "";
+  /** Seconds by which the page's clock is ahead of the kernel's; `hear` finds it out. */
+  private ahead = 0;
   private number: number | null = null;
   private asked = 0;
   /** Which page this is: other tabs may show the same dashboard, and hear all that the kernel says. */
@@ -68,11 +75,13 @@ export class Channel {
     const ticket = `${this.page} ${++this.tickets}`;
     return new Promise((resolve) => {
       this.waiting.set(ticket, resolve);
-      this.untaken.add(ticket);
-      if (!this.silence && !this.lost) this.awaitWord();
+      this.expect(ticket);
       this.send({ ...values, do: verb, ticket });
     });
   }
+
+  /** The moment that it is for the kernel, in seconds since the epoch: the page's clock may be hours away from its. */
+  now = (): number => Date.now() / 1000 - this.ahead;
 
   /** Be told, once a frame at most, that the state is another. Returns how to stop. */
   subscribe(listener: () => void): () => void {
@@ -99,6 +108,7 @@ export class Channel {
   private hello(): void {
     this.number = null;
     this.asked = Date.now();
+    this.expect(ANYTHING);
     this.send({ do: "hello" });
   }
 
@@ -108,6 +118,11 @@ export class Channel {
     } catch {
       this.end();
     }
+  }
+
+  private expect(ticket: string): void {
+    this.untaken.add(ticket);
+    if (!this.silence && !this.lost) this.awaitWord();
   }
 
   /** Wait anew for any word of the kernel, if it was asked for something and has not said that it took it. */
@@ -129,6 +144,7 @@ export class Channel {
   /** The kernel is there: it has said something, and perhaps that it took what was asked for with a ticket. */
   private found(ticket: string): void {
     this.untaken.delete(ticket);
+    this.untaken.delete(ANYTHING);
     this.awaitWord();
     if (!this.lost) return;
     this.lost = "";
@@ -136,7 +152,8 @@ export class Channel {
   }
 
   private hear = (message: Message): void => {
-    this.found("taken" in message ? message.taken : "done" in message ? message.done : "");
+    this.ahead = Date.now() / 1000 - message.now;
+    this.found("taken" in message ? message.taken : "done" in message ? message.done : ANYTHING);
     if ("taken" in message) return;
     if ("done" in message) {
       this.waiting.get(message.done)?.();

@@ -5,7 +5,7 @@ import { ModelChooser } from "./chat_model";
 import { CodeActions, Copy } from "./code";
 import type { DashboardProps } from "./frame";
 import { Markdown } from "./markdown";
-import { Action, Ago, Badge, seconds, visible } from "./ui";
+import { Action, Ago, Badge, Button, seconds, visible } from "./ui";
 
 interface Turn {
   id: string;
@@ -127,7 +127,7 @@ function Question({ turn, text, isBusy, channel }: { turn: Turn; text: string; i
         <textarea ref={area} rows={rowsFor(draft)} aria-label={`Edit question: ${name}`} value={draft}
           onInput={(event) => setDraft(event.currentTarget.value)} onKeyDown={submitsOnEnter} />
         {turn.cell ? <p class="llmj-quiet">The cell keeps the question as it was.</p> : null}
-        <button type="submit" disabled={!draft.trim() || isBusy}>Ask again</button>
+        <Button type="submit" off={!draft.trim() || isBusy}>Ask again</Button>
         <button type="button" onClick={end}>Cancel</button>
       </form>
     );
@@ -257,7 +257,7 @@ function Composer({ state, channel }: { state: State; channel: Channel }) {
       <textarea rows={rowsFor(text)} aria-label="Question" placeholder="Ask. Enter sends, Shift+Enter begins a new line."
         value={text} onInput={(event) => setText(event.currentTarget.value)} onKeyDown={submitsOnEnter} />
       <div class="llmj-composer-foot">
-        <button type="submit" class="llmj-primary" disabled={!text.trim() || isAnswering || isWaiting}>Send</button>
+        <Button type="submit" class="llmj-primary" off={!text.trim() || isAnswering || isWaiting}>Send</Button>
         <Action channel={channel} verb="stop" disabled={!isAnswering} label="Stop the answer (Escape)">Stop</Action>
         {isWaiting ? <span class="llmj-quiet">Waiting for the kernel…</span> : null}
       </div>

@@ -1,7 +1,7 @@
 // Which model answers. One that runs elsewhere is taken only after a second question.
 import { useLayoutEffect, useRef, useState } from "preact/hooks";
 import type { Channel, State } from "./channel";
-import { visible } from "./ui";
+import { Button, visible } from "./ui";
 
 interface Model {
   name: string;
@@ -16,7 +16,6 @@ export function ModelChooser({ state, channel }: { state: State; channel: Channe
   const [isActing, setActing] = useState(false);
   const no = useRef<HTMLButtonElement>(null);
   useLayoutEffect(() => { if (wanted) no.current?.focus(); }, [wanted]);
-  // A control that is `disabled` would lose the focus.
   const isBusy = isActing && !channel.lost;
   const current: Model | null = state.model;
   const models: Model[] = state.models ?? [];
@@ -34,20 +33,21 @@ export function ModelChooser({ state, channel }: { state: State; channel: Channe
   const question = wanted === ASK ? `Ask ${remote.join(", ")} over the network?` : `Prompts then leave this machine. Use ${wanted}?`;
   return (
     <span class="llmj-chat-model">
-      <label>
-        Model{" "}
-        <select value={current?.name ?? ""} aria-busy={isBusy} onChange={(event) => {
-          choose(event.currentTarget.value);
-          event.currentTarget.value = current?.name ?? ""; // the kernel says which one answers
-        }}>
-          {current ? null : <option value="">chosen at the first question</option>}
-          {current && !models.some((model) => model.name === current.name) ? <Entry model={current} /> : null}
-          {models.map((model) => <Entry key={model.name} model={model} />)}
-          {remote.length ? <option value={ASK}>Ask {visible(remote.join(", "))} (remote) for models…</option> : null}
-        </select>
-      </label>
-      <button type="button" aria-label="Look for models again" title="Look for models again" aria-disabled={isBusy}
-        onClick={() => (isBusy ? undefined : act("models", {}))}>⟳</button>
+      <span class="llmj-chat-models">
+        <label>
+          Model{" "}
+          <select value={current?.name ?? ""} aria-busy={isBusy} onChange={(event) => {
+            choose(event.currentTarget.value);
+            event.currentTarget.value = current?.name ?? ""; // the kernel says which one answers
+          }}>
+            {current ? null : <option value="">chosen at the first question</option>}
+            {current && !models.some((model) => model.name === current.name) ? <Entry model={current} /> : null}
+            {models.map((model) => <Entry key={model.name} model={model} />)}
+            {remote.length ? <option value={ASK}>Ask {visible(remote.join(", "))} (remote) for models…</option> : null}
+          </select>
+        </label>
+        <Button aria-label="Look for models again" title="Look for models again" off={isBusy} onClick={() => act("models", {})}>⟳</Button>
+      </span>
       {wanted ? (
         <span class="llmj-confirm" role="alertdialog" aria-label={question}
           onKeyDown={(event) => { if (event.key === "Escape") { event.stopPropagation(); setWanted(null); } }}>

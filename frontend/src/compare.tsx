@@ -3,7 +3,7 @@ import { useId, useLayoutEffect, useRef, useState } from "preact/hooks";
 import type { Channel, Json, State } from "./channel";
 import { Answers } from "./compare_answers";
 import type { DashboardProps } from "./frame";
-import { Action, useChosen, visible } from "./ui";
+import { Action, Button, useChosen, visible } from "./ui";
 
 /** What was typed of a contender; what is left empty is left to the model's settings. */
 interface Contender {
@@ -73,8 +73,8 @@ function Asking({ state, channel }: { state: State; channel: Channel }) {
       <Contenders contenders={contenders} state={state} onChange={change}
         onRemove={(at) => setContenders(contenders.filter((_, index) => index !== at))} />
       <div class="llmj-compare-bar">
-        <button type="button" disabled={contenders.length >= MOST_CONTENDERS}
-          onClick={() => setContenders([...contenders, contender(contenders.at(-1)?.model ?? "")])}>Add contender</button>
+        <Button off={contenders.length >= MOST_CONTENDERS}
+          onClick={() => setContenders([...contenders, contender(contenders.at(-1)?.model ?? "")])}>Add contender</Button>
         <label>Runs{" "}
           <input type="number" class="llmj-compare-figure" aria-label="Runs of each contender" min="1" max={MOST_REPEATS}
             required value={repeats} onInput={(event) => setRepeats(event.currentTarget.value)} />
@@ -86,7 +86,7 @@ function Asking({ state, channel }: { state: State; channel: Channel }) {
           }} /> Blind
         </label>
         <span class="llmj-compare-bar llmj-compare-end">
-          <button type="submit" class="llmj-primary" disabled={!isReady || state.view?.running}>Ask</button>
+          <Button type="submit" class="llmj-primary" off={!isReady || state.view?.running}>Ask</Button>
           <Action channel={channel} verb="stop" label="Stop comparison" disabled={!state.view?.running}>Stop</Action>
         </span>
       </div>
@@ -142,8 +142,8 @@ function Contenders({ contenders, state, onChange, onRemove }: {
             <Figure caption="Temperature" of={at} value={one.temperature} step="any"
               onInput={(temperature) => onChange(at, { temperature })} />
             <More one={one} at={at} onChange={(to) => onChange(at, to)} />
-            <button type="button" class="llmj-compare-remove" aria-label={`Remove contender ${at + 1}`}
-              title={`Remove contender ${at + 1}`} disabled={contenders.length < 2} onClick={() => onRemove(at)}>✕</button>
+            <Button class="llmj-compare-remove" aria-label={`Remove contender ${at + 1}`}
+              title={`Remove contender ${at + 1}`} off={contenders.length < 2} onClick={() => onRemove(at)}>✕</Button>
           </li>
         ))}
       </ol>

@@ -5,13 +5,12 @@ import type { Channel, State } from "./channel";
 import { SpreadTable, speed, whole } from "./compare_spread";
 import type { DashboardProps } from "./frame";
 import { Markdown } from "./markdown";
-import { Ago, Badge, Field, seconds, useChosen, visible } from "./ui";
+import { Ago, Badge, Button, Field, seconds, useChosen, visible } from "./ui";
 
 interface View {
   number: number;
   running: boolean;
   prompt: number;
-  prompts: string[];
   repeats: number;
   progress: string;
   hidden: boolean;
@@ -38,6 +37,8 @@ interface Figures {
   tokens: number | null;
   total?: number | null;
   queued?: number | null;
+  /** The server did not count: pieces stand in place of tokens. */
+  about?: boolean;
   more: number;
 }
 
@@ -66,6 +67,7 @@ export function Answers({ state, channel }: DashboardProps) {
 /** Which comparison and which prompt is shown, and how far it is. */
 function Which({ state, view, channel }: { state: State; view: View; channel: Channel }) {
   const history: { number: number; prompt: string; contenders: number }[] = state.history ?? [];
+  const prompts: string[] = state.prompts ?? [];
   return (
     <>
       <div class="llmj-compare-bar">
@@ -76,9 +78,9 @@ function Which({ state, view, channel }: { state: State; view: View; channel: Ch
             ))}
           </Chooser>
         ) : null}
-        {view.prompts.length > 1 ? (
+        {prompts.length > 1 ? (
           <Chooser label="Prompt to look at" value={view.prompt} onChange={(number) => void channel.act("prompt", { number })}>
-            {view.prompts.map((prompt, at) => <option key={at} value={at}>Prompt {at + 1}: {visible(prompt)}</option>)}
+            {prompts.map((prompt, at) => <option key={at} value={at}>Prompt {at + 1}: {visible(prompt)}</option>)}
           </Chooser>
         ) : null}
         <span class="llmj-quiet llmj-compare-end" role="status">{view.progress}</span>
@@ -123,10 +125,10 @@ function Answer({ number, column, figures, text, thinking, channel }: {
       </div>
       <Measured column={column} figures={figures} />
       {column.notes.map((note) => <div key={note} class="llmj-quiet">{visible(note)}</div>)}
-      <button type="button" class="llmj-compare-vote" aria-pressed={column.better} aria-label={`Better: ${name}`} disabled={!isOver || !text}
+      <Button class="llmj-compare-vote" aria-pressed={column.better} aria-label={`Better: ${name}`} off={!isOver || !text}
         onClick={() => void channel.act("vote", { column: column.better ? null : number })}>
         <span aria-hidden="true">{column.better ? "★" : "☆"}</span> Better
-      </button>
+      </Button>
     </article>
   );
 }
@@ -159,8 +161,9 @@ function Standing({ column: { state, ahead, since, finish } }: { column: Column 
 function Measured({ column, figures }: { column: Column; figures: Figures }) {
   const isComing = column.state === "asking" || column.state === "streaming";
   const total = isComing && column.since ? <Ago since={column.since} /> : time(figures.total);
+  const counted = (text: string) => (figures.about && text ? `~${text}` : text);
   const rows = [
-    ["1st token", time(figures.first_token)], ["Tokens/s", speed(figures.rate)], ["Tokens", whole(figures.tokens)],
+    ["1st token", time(figures.first_token)], ["Tokens/s", counted(speed(figures.rate))], ["Tokens", counted(whole(figures.tokens))],
     ["Total", total], ["Queued", time(figures.queued)],
   ];
   return <dl class="llmj-compare-measured">{rows.map(([term, value]) => <div key={term as string}><dt>{term}</dt><dd>{value || "–"}</dd></div>)}</dl>;
@@ -175,8 +178,8 @@ function Tools({ state, view, order, channel }: { state: State; view: View; orde
   const over = order.filter((number) => OVER.includes(state[`column:${number}`]?.state));
   return (
     <div class="llmj-compare-bar">
-      <button type="button" aria-pressed={view.judged && !hasVote} aria-label="Tie: nobody is better" disabled={!over.length}
-        onClick={() => void channel.act("vote", {})}>Tie</button>
+      <Button aria-pressed={view.judged && !hasVote} aria-label="Tie: nobody is better" off={!over.length}
+        onClick={() => void channel.act("vote", {})}>Tie</Button>
       <Differing state={state} order={order} over={over} channel={channel} />
       {state.keeps ? (
         <div class="llmj-compare-end">
@@ -202,8 +205,8 @@ function Differing({ state, order, over, channel }: { state: State; order: numbe
   };
   return (
     <span class="llmj-compare-bar">
-      <button type="button" aria-pressed={isOn} disabled={over.length < 2}
-        onClick={() => void channel.act("differences", isOn ? {} : { one, other })}>Show differences</button>
+      <Button aria-pressed={isOn} off={over.length < 2}
+        onClick={() => void channel.act("differences", isOn ? {} : { one, other })}>Show differences</Button>
       {order.length > 2 && over.length > 1 ? (
         <>
           <Side label="Differences from" value={one} numbers={over} state={state} onChange={(from) => turn(from, other)} />

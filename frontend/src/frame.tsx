@@ -3,7 +3,7 @@ import { Component, type ComponentType } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
 import type { Channel, State } from "./channel";
 import { keepPlace } from "./focus";
-import { Notice, Past } from "./ui";
+import { Notice, Now, Past } from "./ui";
 import { Chat } from "./chat";
 import { Compare } from "./compare";
 import { Events } from "./events";
@@ -39,9 +39,11 @@ export function Frame({ channel }: { channel: Channel }) {
   return (
     <section class={`llmj-frame${isPast ? " llmj-past" : ""}`} aria-label={state.title} ref={frame} tabIndex={-1}>
       <h3 class="llmj-title">{state.title}</h3>
-      <Past.Provider value={isPast}>
-        <Guard>{Dashboard ? <Dashboard state={state} channel={channel} /> : null}</Guard>
-      </Past.Provider>
+      <Now.Provider value={channel.now}>
+        <Past.Provider value={isPast}>
+          <Guard>{Dashboard ? <Dashboard state={state} channel={channel} /> : null}</Guard>
+        </Past.Provider>
+      </Now.Provider>
       <Notice notice={lost ? { text: lost, error: true } : state.notice} />
     </section>
   );

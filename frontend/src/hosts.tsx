@@ -91,8 +91,8 @@ function Memory({ name, host, taken, values }: { name: string; host: Host; taken
   if (!taken && !values.length) return null;
   return (
     <>
-      <Plot values={values} limit={host.limit} label={`Memory of ${name} in the last ${values.length} s: now ${now || "none"}${limit}`} />
       <span class="llmj-line llmj-quiet">{now ? `${now}${limit}` : ""}&nbsp;</span>
+      <Plot values={values} limit={host.limit} label={`Memory of ${name} in the last ${values.length} s: now ${now || "none"}${limit}`} />
       {taken?.gpu ? <span class="llmj-line llmj-quiet">{bytes(taken.gpu)} on the GPU</span> : null}
     </>
   );
@@ -103,8 +103,8 @@ function Cpu({ name, taken, values }: { name: string; taken: Taken | null; value
   if (!taken && !values.length) return null;
   return (
     <>
-      <Plot values={values} top={1} label={`CPU of ${name} in the last ${values.length} s: now ${now || "none"}`} />
       <span class="llmj-line llmj-quiet">{now}&nbsp;</span>
+      <Plot values={values} top={1} label={`CPU of ${name} in the last ${values.length} s: now ${now || "none"}`} />
     </>
   );
 }

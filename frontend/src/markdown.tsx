@@ -17,10 +17,15 @@ const MOST_LINES = 5_000, MOST_CELLS = 20_000;
 /** Characters of an answer that are laid out at all; the rest is there for copying. */
 export const SHOWN = 200_000;
 
+/** Levels of headings that stand above an answer's: the page's, the notebook's, a dashboard's, and that of a part of it. */
+const ABOVE = 4;
+
 const marked = new Marked({ gfm: true, breaks: false, async: false });
 
 const purifier = DOMPurify(window);
 purifier.addHook("afterSanitizeAttributes", (node) => {
+  const [, level] = /^H([1-6])$/.exec(node.nodeName) ?? [];
+  if (level) node.setAttribute("aria-level", `${Math.min(6, Number(level) + ABOVE)}`);
   if (node.nodeName !== "A") return;
   const address = node.getAttribute("href") ?? "";
   if (!/^(https?:|mailto:)/i.test(address)) node.removeAttribute("href");

@@ -3,7 +3,7 @@ import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 import type { Channel } from "./channel";
 import type { DashboardProps } from "./frame";
 import { Markdown } from "./markdown";
-import { Action, Ago, Badge, Field, seconds, visible } from "./ui";
+import { Action, Ago, Badge, Button, Field, seconds, visible } from "./ui";
 
 interface Conversation {
   id: string; name: string; title: string; turns: number; updated: number; model: string;
@@ -35,12 +35,13 @@ export function Sessions({ state, channel }: DashboardProps) {
   const [words, setWords] = useState("");
   const [target, setTarget] = useState("");
   const conversations: Conversation[] = state.conversations ?? [];
-  const sought = words.trim().toLowerCase();
-  const named = conversations.filter((one) => !sought || one.title.toLowerCase().includes(sought));
+  const sought = words.trim();
+  const found: Conversation[] | null = sought && state.named?.text === sought ? state.named.rows : null;
+  const shown = found ?? conversations.filter((one) => one.title.toLowerCase().includes(sought.toLowerCase()));  // until it comes
   const isTouched = useRef(false);
   useEffect(() => {
     if (!isTouched.current) return;
-    const timer = setTimeout(() => void channel.act("search", { text: sought.length > 1 ? words : "" }), PAUSE);
+    const timer = setTimeout(() => void channel.act("search", { text: sought }), PAUSE);
     return () => clearTimeout(timer);
   }, [words]);
   return (
@@ -55,10 +56,13 @@ export function Sessions({ state, channel }: DashboardProps) {
       <div class="llmj-sessions-panes">
         <nav class="llmj-sessions-list" aria-label="Conversations">
           <ul>
-            {named.map((one) => <Listed key={one.id} one={one} open={one.id === state.opened?.id} channel={channel} />)}
+            {shown.map((one) => <Listed key={one.id} one={one} open={one.id === state.opened?.id} channel={channel} />)}
           </ul>
-          {named.length ? null : <p class="llmj-quiet">No conversation is called so.</p>}
-          {state.is_all || sought ? null : <p class="llmj-quiet">The last {conversations.length} are listed.</p>}
+          {found && !found.length ? <p class="llmj-quiet">No conversation is called so.</p> : null}
+          {found && !state.named.is_all ? <p class="llmj-quiet">The last {found.length} that are called so are listed.</p> : null}
+          {!sought && state.kept > conversations.length ? (
+            <p class="llmj-quiet">The last {conversations.length} of {state.kept.toLocaleString("en")} are listed.</p>
+          ) : null}
           {sought && state.hits ? <Hits hits={state.hits} channel={channel} go={setTarget} /> : null}
         </nav>
         {state.opened ? (
@@ -89,7 +93,8 @@ function Listed({ one, open, channel }: { one: Conversation; open: boolean; chan
         onClick={() => channel.act("open", { session: one.id })}>
         <strong>{visible(one.title)}</strong> <Marks one={one} />
         <small>
-          {many(one.turns, "turn")}, used <Ago since={one.updated} suffix=" ago" />{one.model ? `, ${visible(one.model)}` : ""}
+          {one.turns ? many(one.turns, "turn") : "nothing answered yet"}, used <Ago since={one.updated} suffix=" ago" />
+          {one.model ? `, ${visible(one.model)}` : ""}
         </small>
       </button>
     </li>
@@ -127,6 +132,7 @@ function Opened({ one, state, channel, target, reached }: {
 }) {
   const title = visible(one.title);
   const slots: string[] = state.slots ?? [];
+  const count = one.earlier + slots.length + one.later;
   const session = one.id;
   return (
     <section class="llmj-sessions-open" aria-label={`Conversation ${title}`}>
@@ -144,8 +150,8 @@ function Opened({ one, state, channel, target, reached }: {
         <Action channel={channel} verb="export" values={{ session, suffix: ".json" }} label={`Export ${title} as JSON`}>
           Export JSON
         </Action>
-        <Action channel={channel} verb="delete" values={{ session }} label={`Delete ${title}`}
-          confirm={`Delete ${title} with its ${many(one.turns, "turn")}?`}>
+        <Action channel={channel} verb="delete" values={{ session }} label={`Delete ${title}`} disabled={one.elsewhere}
+          confirm={`Delete ${title}${count ? ` with its ${many(count, "turn")}` : ""}?`}>
           Delete
         </Action>
       </div>
@@ -188,10 +194,10 @@ function Rename({ one, channel }: { one: Conversation; channel: Channel }) {
   useEffect(() => setName((typed) => (typed !== null && typed.trim() === one.name ? null : typed)), [one.name]);
   if (name === null)
     return (
-      <button type="button" ref={button} aria-label={`Rename ${title}`} title={`Rename ${title}`} disabled={one.elsewhere}
+      <Button ref={button} aria-label={`Rename ${title}`} title={`Rename ${title}`} off={one.elsewhere}
         onClick={() => setName(one.name)}>
         Rename
-      </button>
+      </Button>
     );
   return (
     <span class="llmj-sessions-rename" ref={field} onKeyDown={(event) => event.key === "Escape" && setName(null)}>
@@ -271,7 +277,7 @@ function OneTurn({ slot, turn, channel, isTarget, reached }: {
         <Badge tone={tone}>{word}</Badge>
         {turn.stale ? <Badge tone="warn">answered under an earlier version</Badge> : null}
         {counts ? null : <Badge tone="warn">does not count</Badge>}
-        <span>{facts(turn).join(" · ")} · <Ago since={turn.created} suffix=" ago" /></span>
+        <span>{facts(turn).map((fact) => `${fact} · `)}<Ago since={turn.created} suffix=" ago" /></span>
         {turn.versions.length > 1 ? <Versions slot={slot} turn={turn} name={name} channel={channel} /> : null}
         {counts ? null : (
           <Action channel={channel} verb="restore" values={{ slot, turn: turn.id }} label={`Let this version of ${name} count`}>
@@ -290,7 +296,7 @@ function facts(turn: Turn): string[] {
   if (read !== null || written !== null)
     found.push(`${[read, written].map((count) => count?.toLocaleString("en") ?? "?").join(" + ")} tokens`);
   if (turn.seconds !== null) found.push(`in ${seconds(turn.seconds)}`);
-  return found.length ? found : ["nobody answered"];
+  return found.length || turn.state === "pending" ? found : ["nobody answered"];
 }
 
 /** The minute of a moment (seconds since the epoch): unlike an age it stays true in a list that is drawn once. */

@@ -91,8 +91,8 @@ function Latency({ name, row, values }: { name: string; row: Row; values: (numbe
   const last = row.latency === null ? "no answer" : seconds(row.latency / 1000);
   return (
     <>
-      {values.length ? <Plot values={values} label={`Latency of ${name}, the last ${values.length} looks: now ${last}`} /> : null}
       <span class="llmj-line llmj-quiet">{last}</span>
+      {values.length ? <Plot values={values} label={`Latency of ${name}, the last ${values.length} looks: now ${last}`} /> : null}
     </>
   );
 }

@@ -1,5 +1,5 @@
 // The parts that dashboards are made of.
-import { createContext, Fragment, type ComponentChildren } from "preact";
+import { createContext, Fragment, type ButtonHTMLAttributes, type ComponentChildren } from "preact";
 import { useContext, useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 import type { Channel, Json } from "./channel";
 
@@ -28,16 +28,22 @@ export function seconds(count: number): string {
 /** Whether what is shown is of the past, where no time passes. */
 export const Past = createContext(false);
 
+/** Tells the moment that it is by the kernel's clock, in seconds since the epoch. */
+export const Now = createContext(() => Date.now() / 1000);
+
 /** Counts from a moment (seconds since the epoch, by the kernel's clock) up to now, in the page. */
 export function Ago({ since, suffix = "" }: { since: number; suffix?: string }) {
-  const [now, setNow] = useState(Date.now() / 1000);
   const isPast = useContext(Past);
+  const now = useContext(Now);
+  const until = useRef(now());
+  if (!isPast) until.current = now();
+  const [, tick] = useState(0);
   useEffect(() => {
     if (isPast) return;
-    const timer = setInterval(() => setNow(Date.now() / 1000), 1000);
+    const timer = setInterval(() => tick((count) => count + 1), 1000);
     return () => clearInterval(timer);
   }, [isPast]);
-  const whole = Math.max(0, Math.round(now - since));
+  const whole = Math.max(0, Math.round(until.current - since));
   return <time>{whole < 90 ? `${whole} s` : seconds(whole)}{suffix}</time>;
 }
 
@@ -48,6 +54,17 @@ const ICONS: Record<string, string> = {
 /** A state by word, icon and colour: none of the three is needed to understand it. */
 export function Badge({ tone, children }: { tone: keyof typeof ICONS | string; children: ComponentChildren }) {
   return <span class={`llmj-badge llmj-${tone}`}><span aria-hidden="true">{ICONS[tone] ?? "○"}</span> {children}</span>;
+}
+
+/**
+ * A button; one that is `off` cannot be pressed, nor submits its form. It keeps the focus all the time, which a button that
+ * is `disabled` would lose.
+ */
+export function Button({ off, type = "button", onClick, ...rest }: ButtonHTMLAttributes & { off?: boolean; class?: string }) {
+  return (
+    <button {...rest} type={type} aria-disabled={!!off}
+      onClick={(event) => (off ? event.preventDefault() : onClick?.call(event.currentTarget, event))} />
+  );
 }
 
 interface ActionProps {
@@ -62,10 +79,7 @@ interface ActionProps {
   children: ComponentChildren;
 }
 
-/**
- * A button that asks the kernel to do something, and cannot be pressed again until that is done or the kernel is lost. It
- * keeps the focus all the time, which a button that is `disabled` would lose.
- */
+/** A button that asks the kernel to do something, and cannot be pressed again until that is done or the kernel is lost. */
 export function Action({ channel, verb, values = {}, label, confirm, disabled, children }: ActionProps) {
   const [isWaiting, setWaiting] = useState(false);
   const [asking, setAsking] = useState(false);
@@ -74,7 +88,6 @@ export function Action({ channel, verb, values = {}, label, confirm, disabled, c
   const no = useRef<HTMLButtonElement>(null);
   const wasAsking = useRef(false);
   const isBusy = isWaiting && !channel.lost;
-  const isOff = disabled || isBusy;
   useEffect(() => () => void (alive.current = false), []);
   useLayoutEffect(() => {
     if (asking) no.current?.focus();
@@ -96,10 +109,10 @@ export function Action({ channel, verb, values = {}, label, confirm, disabled, c
       </span>
     );
   return (
-    <button type="button" ref={button} aria-label={label} title={label} aria-disabled={isOff} aria-busy={isBusy}
-      onClick={() => (isOff ? undefined : confirm ? setAsking(true) : run())}>
+    <Button ref={button} aria-label={label} title={label} off={disabled || isBusy} aria-busy={isBusy}
+      onClick={() => (confirm ? setAsking(true) : run())}>
       {children}
-    </button>
+    </Button>
   );
 }
 
@@ -175,7 +188,7 @@ export function Field({ label, placeholder, button, value, onInput, onSubmit }: 
     <form class="llmj-field" onSubmit={(event) => { event.preventDefault(); onSubmit?.(); }}>
       <input type="text" aria-label={label} placeholder={placeholder ?? label} value={value}
         onInput={(event) => onInput(event.currentTarget.value)} />
-      {button ? <button type="submit" disabled={!value.trim()}>{button}</button> : null}
+      {button ? <Button type="submit" off={!value.trim()}>{button}</Button> : null}
     </form>
   );
 }

@@ -18,6 +18,7 @@ from llm_jupyter._supervisor.identity import ProcessIdentity
 from llm_jupyter._supervisor.journal import HostLog
 from llm_jupyter._supervisor.order import Order
 from llm_jupyter._supervisor.probe import free_port
+from llm_jupyter._supervisor.reasons import EXIT_CODE
 from llm_jupyter._supervisor.tree import MARK, descendants
 
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
@@ -165,7 +166,7 @@ class HostProcess:
 def describe_exit(code: int) -> str:
     """An exit code in words; negative ones are signals."""
     if code >= 0:
-        return f"it ended with exit code {code}"
+        return f"{EXIT_CODE} {code}"
     try:
         name = signal.Signals(-code).name
     except ValueError:

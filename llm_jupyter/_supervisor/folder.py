@@ -174,6 +174,12 @@ class HostFolder:
     def journal(self, run: str) -> Path:
         return self.path / f"journal.{run}.jsonl"
 
+    def last_journal(self) -> Path | None:
+        """The journal of the last run; `None` where there is none."""
+        with contextlib.suppress(OSError):
+            return max(self.path.glob("journal.*.jsonl"), key=lambda path: path.stat().st_mtime_ns, default=None)
+        return None
+
     def remove_old_runs(self, run: str) -> None:
         """Remove the journals of earlier runs; whoever still reads one has it open."""
         with contextlib.suppress(OSError):

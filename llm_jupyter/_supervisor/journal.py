@@ -9,6 +9,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,9 @@ LOG_SIZE = 1 << 20
 """Bytes of a log before it is put aside; one such piece is kept."""
 
 TAIL_LINES = 20
+
+LATELY = 1 << 16
+"""Bytes of a journal in which its last end is looked for."""
 
 
 class JournalWriter:
@@ -75,6 +79,32 @@ class JournalReader:
         if self._file is not None:
             os.close(self._file)
             self._file = None
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """Why a host was put down or, where that was not `expected`, died; `at` is in seconds since the epoch.
+
+    `given_up`: it was not started again.
+    """
+
+    reason: str
+    at: float
+    expected: bool = True
+    given_up: bool = False
+
+
+def last_end(journal: Path) -> End | None:
+    """The last end that a journal tells of; `None` where there is none."""
+    with contextlib.suppress(OSError), journal.open("rb") as file:
+        file.seek(max(0, os.fstat(file.fileno()).st_size - LATELY))
+        for line in reversed(file.read().splitlines()):
+            with contextlib.suppress(ValueError, TypeError, LookupError):
+                happening = json.loads(line)
+                if (kind := happening["kind"]) in ("ending", "stopped", "failed"):
+                    expected = kind == "ending" or bool(happening.get("expected"))
+                    return End(str(happening["reason"]), float(happening["at"]), expected, kind == "failed")
+    return None
 
 
 class HostLog:

@@ -29,6 +29,20 @@ def is_taken(port: int) -> bool:
 
 def look(port: int, path: str, field: str | None = None) -> str:
     """Ask for a path: `READY_NOW` for status 200 (and that field in a JSON object), `NOT_YET` for another answer."""
+    head, _, body = _answer(port, path, whole=field is not None).partition(b"\r\n\r\n")
+    status = _status(head)
+    if status != 200:
+        return SILENT if status is None else NOT_YET
+    return READY_NOW if field is None or _has(body, field) else NOT_YET
+
+
+def status_at(port: int, path: str) -> int | None:
+    """The HTTP status with which a path is answered; `None` where nothing speaks HTTP there."""
+    return _status(_answer(port, path, whole=False))
+
+
+def _answer(port: int, path: str, *, whole: bool) -> bytes:
+    """What comes back, or its beginning; empty where nothing does."""
     request = f"GET {path} HTTP/1.0\r\nHost: 127.0.0.1:{port}\r\nAccept: */*\r\nConnection: close\r\n\r\n"
     answer = b""
     try:
@@ -37,18 +51,20 @@ def look(port: int, path: str, field: str | None = None) -> str:
             connection.sendall(request.encode())
             while len(answer) < 65536 and (piece := connection.recv(65536)):
                 answer += piece
-                if field is None and b"\r\n" in answer:
+                if not whole and b"\r\n" in answer:
                     break
     except TimeoutError:
-        if not answer:
-            return SILENT
+        return answer
     except OSError:
-        return SILENT
-    head, _, body = answer.partition(b"\r\n\r\n")
-    status = head.split(b" ", 2)[1:2]
-    if status != [b"200"]:
-        return NOT_YET if head.startswith(b"HTTP/") else SILENT
-    return READY_NOW if field is None or _has(body, field) else NOT_YET
+        return b""
+    return answer
+
+
+def _status(head: bytes) -> int | None:
+    words = head.split(maxsplit=2)
+    if not head.startswith(b"HTTP/") or len(words) < 2 or not words[1].isdigit():
+        return None
+    return int(words[1])
 
 
 def _has(body: bytes, field: str) -> bool:

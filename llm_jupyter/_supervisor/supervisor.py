@@ -16,6 +16,7 @@ import signal
 import time
 from types import FrameType
 
+from llm_jupyter._supervisor import reasons
 from llm_jupyter._supervisor.alarm import POLL, Alarm
 from llm_jupyter._supervisor.backoff import RestartPolicy
 from llm_jupyter._supervisor.child import (
@@ -32,7 +33,7 @@ from llm_jupyter._supervisor.identity import ProcessIdentity, machine
 from llm_jupyter._supervisor.journal import HostLog, JournalWriter
 from llm_jupyter._supervisor.lock import Lock, take_patiently
 from llm_jupyter._supervisor.order import Order
-from llm_jupyter._supervisor.probe import NOT_YET, READY_NOW, SILENT, look
+from llm_jupyter._supervisor.probe import NOT_YET, READY_NOW, SILENT, look, status_at
 from llm_jupyter._supervisor.state import (
     FAILED,
     LOADING,
@@ -111,9 +112,9 @@ class Supervisor:
 
     def _turn(self) -> None:
         if self._told_to_end:
-            self._end("its supervisor was told to end", self._order.stop_grace)
+            self._end(reasons.TOLD_TO_END, self._order.stop_grace)
         elif self._is_abandoned():
-            self._end("nobody uses it any more", ABANDONED_GRACE)
+            self._end(reasons.UNUSED, ABANDONED_GRACE)
         elif not self._obey(self._folder.take_commands()):
             self._follow()
         self._journal.flush()
@@ -144,9 +145,9 @@ class Supervisor:
 
     def _obey(self, commands: list[str]) -> bool:
         if STOP in commands:
-            self._end("stopped on request", self._order.stop_grace)
+            self._end(reasons.STOPPED, self._order.stop_grace)
         elif RESTART in commands:
-            self._restart("restarted on request")
+            self._restart(reasons.RESTARTED)
         else:
             return False
         return True
@@ -160,7 +161,7 @@ class Supervisor:
             self._host = HostProcess(self._order, self._log, mark_of(str(self._folder.path)), self._alarm.ring)
         except (OSError, ValueError) as error:  # the latter: what no command line may hold
             reason = error.strerror if isinstance(error, OSError) else None
-            self._fail(f"{self._order.command[0]} cannot be run: {reason or error}", None)
+            self._fail(f"{self._order.command[0]} {reasons.CANNOT_RUN}: {reason or error}", None)
             return
         self._state.host, self._state.url = self._host.identity, ""
         self._state.generation += 1
@@ -170,7 +171,7 @@ class Supervisor:
         assert self._host is not None
         order, now = self._order, time.monotonic()
         if now - self._begun > order.start_timeout:
-            self._died(f"not ready within {order.start_timeout:g} s")
+            self._died(f"{reasons.NOT_READY} {order.start_timeout:g} s{self._last_answer()}")
             return
         answer = READY_NOW if self._host.url and order.probe is None else SILENT
         if order.probe is not None and now >= self._next_probe:
@@ -183,6 +184,15 @@ class Supervisor:
             self._journal_and_enter(READY, "ready", pid=self._host.identity.pid, url=self._host.url)
         elif answer == NOT_YET and self._state.phase == STARTING:
             self._enter(LOADING)
+
+    def _last_answer(self) -> str:
+        """What the host says at its path, in words that follow others; its readers know what can be changed about that."""
+        if self._host is None or self._order.probe is None:
+            return ""
+        status = status_at(self._host.port, self._order.probe)
+        if status is None:
+            return f": {reasons.SILENCE} {self._host.port}"
+        return f": {self._order.probe} answers {status}"
 
     def _death(self) -> str | None:
         """Why the host is dead; `None` while it lives."""
@@ -225,13 +235,12 @@ class Supervisor:
             action = self._order.on_memory
             self._journal_and_enter(READY, "limit", rss=limit, limit=self._order.memory_limit, action=action)
             if action == "restart":
-                reason = "it took more memory than it may"
-                self._put_down_and_say(self._order.stop_grace, reason)
-                self._come_again(reason, None)
+                self._put_down_and_say(self._order.stop_grace, reasons.TOO_LARGE)
+                self._come_again(reasons.TOO_LARGE, None)
             elif action == "stop":
-                self._end("it took more memory than it may", self._order.stop_grace)
+                self._end(reasons.TOO_LARGE, self._order.stop_grace)
         elif self._watch.is_idle():
-            self._end(f"idle for {self._order.idle_unload:g} s", self._order.stop_grace)
+            self._end(f"{reasons.IDLE} {self._order.idle_unload:g} s", self._order.stop_grace)
 
     def _restart(self, reason: str) -> None:
         self._enter(RESTARTING)
@@ -269,6 +278,7 @@ class Supervisor:
         host, self._state.url = self._host, ""
         if host is None or self._state.host is None:
             return
+        self._journal.append("ending", reason=reason)  # before it hangs up on whoever is to be told why
         self._put_down(grace)
         self._state.host = None
         self._journal.append("stopped", pid=host.identity.pid, exit_code=host.exit_code, expected=True, reason=reason)

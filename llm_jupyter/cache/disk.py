@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -37,6 +38,9 @@ REST = 60.0
 
 MODELS = 16
 """Models whose answers to one question are kept."""
+
+LOOKED_THROUGH = 200
+"""Questions among which one is looked for by its words alone."""
 
 DATABASE = "cache.db"
 """diskcache's name for it."""
@@ -94,6 +98,11 @@ class AnswerCache:
         answers = await self._try(lambda cache: _answers(cache, digest), nothing)
         return next((kept for kept in reversed(answers) if accepts(kept)), None)
 
+    async def otherwise(self, request: Request) -> list[Kept]:
+        """As a recording's, among the latest questions."""
+        nothing: list[Kept] = []
+        return await self._try(lambda cache: _otherwise(cache, request), nothing) if self._is_there() else nothing
+
     async def put(self, kept: Kept) -> bool:
         """Keep an answer in place of what the same model answered before; whether that succeeded."""
         return await self._try(lambda cache: _put(cache, kept), False)
@@ -113,6 +122,11 @@ class AnswerCache:
             return CacheStats(count, size, self.folder, oldest, await self._damage())
         except Exception as error:  # as in _try
             return CacheStats(0, 0, self.folder, trouble=_reason(error))
+
+    async def holds_older(self, older: float) -> bool:
+        """Whether any answer came more than `older` seconds ago; where that cannot be told, one may have."""
+        limit = self._clock() - older
+        return self._is_there() and await self._try(lambda cache: _holds_older(cache, limit), True)
 
     async def clear(self, older: float | None = None) -> int:
         """Forget all answers, or those that came more than `older` seconds ago; returns how many questions are left without.
@@ -232,6 +246,13 @@ def _answers(cache: Any, digest: str) -> list[Kept]:
         return []
 
 
+def _otherwise(cache: Any, request: Request) -> list[Kept]:
+    own, prompt = request.digest, request.prompt
+    latest = [digest for digest in islice(reversed(cache), LOOKED_THROUGH) if digest != own]
+    answers = [kept for digest in reversed(latest) for kept in _answers(cache, digest)]
+    return [kept for kept in answers if kept.request.prompt == prompt]
+
+
 def _put(cache: Any, kept: Kept) -> bool:
     digest = kept.request.digest
     with cache.transact():
@@ -256,6 +277,14 @@ def _damage(file: Path) -> str:
     return "" if said == "ok" else str(said)
 
 
+def _holds_older(cache: Any, limit: float) -> bool:
+    return any(_came(kept) < limit for digest in cache for kept in _answers(cache, digest))
+
+
+def _came(kept: Kept) -> float:
+    return kept.created or 0.0
+
+
 def _clear(cache: Any, limit: float | None) -> int:
     if limit is None:
         return int(cache.clear())
@@ -263,7 +292,7 @@ def _clear(cache: Any, limit: float | None) -> int:
     for digest in list(cache):
         with cache.transact():
             answers = _answers(cache, digest)
-            young = [kept for kept in answers if (kept.created or 0.0) >= limit]
+            young = [kept for kept in answers if _came(kept) >= limit]
             if not young:
                 cache.delete(digest)
                 count += 1

@@ -7,6 +7,7 @@ cache alone, and gives what is there where nobody could answer. `replay` asks no
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable
@@ -18,6 +19,7 @@ import msgspec
 from llm_jupyter.cache.answers import Kept, Recorder
 from llm_jupyter.cache.asking import Answerer, Asking, Found, Keeping, LastResort, Live, Replaying
 from llm_jupyter.cache.disk import SIZE_LIMIT, AnswerCache, CacheStats
+from llm_jupyter.cache.nearly import ANOTHER, NONE, nearest
 from llm_jupyter.cache.recording import SUFFIX, Asker, Recording
 from llm_jupyter.cache.request import Request, Who, fingerprint
 from llm_jupyter.choice import Choice
@@ -75,7 +77,7 @@ class LLMCache:
         self.pace = pace
         self._events = events
         self._locks = folder / "locks"
-        self._named = recording
+        self.recording = recording
         self._defaults = defaults or ModelDefaults()
         self._digest_of = digest_of
         self._clock = clock
@@ -185,7 +187,9 @@ class LLMCache:
         own = self._own()
         recorded, trouble = 0, ""
         try:
-            recorded = 0 if own is None else await asyncio.to_thread(own.count)
+            if own is not None:
+                recorded = await asyncio.to_thread(own.count)
+                trouble = wrong.what if (wrong := own.trouble()) is not None else ""
         except CacheError as error:
             trouble = error.what
         beside = tuple(one.path for one in await asyncio.to_thread(self._beside))
@@ -256,17 +260,20 @@ class LLMCache:
     def _in_recordings(
         self, digest: str, wanted: str | None, asker: Asker | None
     ) -> tuple[Kept | None, CacheError | None]:
-        """The answer in the notebook's own recording or in one beside it, and what is wrong with the latter.
+        """The answer in the notebook's own recording or in one beside it, else what is wrong with those.
 
         Raises `CacheError` for an own one that cannot be read.
         """
-        if (own := self._own()) is not None and (kept := own.find(digest, wanted, asker)) is not None:
-            return kept, None
         trouble = None
+        if (own := self._own()) is not None:
+            if (kept := own.find(digest, wanted, asker)) is not None:
+                return kept, None
+            trouble = own.trouble()
         for recording in self._beside():
             try:
                 if (kept := recording.find(digest, wanted, asker)) is not None:
                     return kept, None
+                trouble = trouble or recording.trouble()
             except CacheError as error:
                 trouble = trouble or error
         return None, trouble
@@ -276,20 +283,34 @@ class LLMCache:
         shown = prompt if len(prompt) <= SHOWN_OF_A_PROMPT else prompt[: SHOWN_OF_A_PROMPT - 1] + "…"
         other = await self.recorded(request) if wanted is not None else None
         by = f" by {wanted}" if wanted is not None else ""
+        otherwise = await self._asked_otherwise(request, wanted) if other is None else []
+        but = f" as it is asked here: one was, with {' and '.join(otherwise)}" if otherwise else ""
         instead = f"{other.full_name} answered it: -m {other.full_name}. " if other is not None else ""
+        if ANOTHER in otherwise or NONE in otherwise:
+            instead = "Cells that run in the order in which they were recorded find their answers. "
         return OfflineMissError(
-            f'offline, and no answer{by} was recorded for "{shown}"',
+            f'offline, and no answer{by} was recorded for "{shown}"{but}',
             next_step=f"{instead}%llm offline record, and run the cell; or %llm offline off asks the model.",
         )
+
+    async def _asked_otherwise(self, request: Request, wanted: str | None) -> list[str]:
+        """How this question was asked where it was answered; empty where it never was, as far as is known."""
+        answers: list[Kept] = []
+        for recording in list(self._recordings.values()):  # they were read a moment ago: it takes no thread
+            with contextlib.suppress(CacheError):  # in one beside the notebook's own
+                answers += recording.otherwise(request)
+        if self._own() is None:  # then they went into the cache alone
+            answers += await self.answers.otherwise(request)
+        return nearest(request, [kept for kept in answers if kept.is_of(wanted)])
 
     # -- recordings
 
     def _own(self) -> Recording | None:
         """The recording that the person named, else the notebook's; `None` where no place is known."""
         beside = self._notebook.parent if self._notebook is not None else self._folder
-        if self._named is None:
+        if self.recording is None:
             return self._recording(self._notebook.with_name(self._notebook.stem + SUFFIX)) if self._notebook else None
-        path = Path(self._named).expanduser()
+        path = Path(self.recording).expanduser()
         if beside is not None:
             path = beside / path  # an absolute one stays as it is
         return self._recording(path) if path.is_absolute() else None
@@ -297,7 +318,7 @@ class LLMCache:
     def _beside(self) -> list[Recording]:
         """All recordings in the folder: a kernel that runs under a test tool knows the folder but no notebook."""
         folder = self._notebook.parent if self._notebook is not None else self._folder
-        if folder is None or self._named is not None:
+        if folder is None or self.recording is not None:
             return []
         return [self._recording(path) for path in sorted(folder.glob(f"*{SUFFIX}"))]
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
 import os
 import threading
 from collections import defaultdict
@@ -20,13 +21,17 @@ import msgspec
 
 from llm_jupyter._supervisor.lock import Lock, take_patiently
 from llm_jupyter.cache.answers import Kept
-from llm_jupyter.cache.request import key, whole
+from llm_jupyter.cache.request import Request, key, whole
 from llm_jupyter.errors import CacheError
+from llm_jupyter.files import put
 
 SUFFIX = ".recording.jsonl"
 
 SIZE_LIMIT = 256 * 2**20
 """Bytes beyond which a file is no recording."""
+
+SHARED = 0o644
+"""The mode of the file: it is made to be handed on."""
 
 PATIENCE = 2.0
 """Seconds that another kernel which records to the same file is waited for."""
@@ -36,6 +41,14 @@ UNUSABLE = (OSError, ValueError, RuntimeError)
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _decoder = msgspec.json.Decoder(Kept)
+logger = logging.getLogger(__name__)
+
+
+class _Content(NamedTuple):
+    """What the file holds: answers by the digests of their questions, and the numbers of the lines that are none."""
+
+    answers: dict[str, list[Kept]]
+    bad: list[int]
 
 
 class Asker(NamedTuple):
@@ -76,8 +89,9 @@ class Recording:
     """A recording, as one run of a notebook writes it or hears it.
 
     The first answer of this run to a question takes the place of those of earlier runs, further ones stand behind it.
-    Replayed, they come in the same order, and the last one stays. Two kernels may record to one file: `locks` is the
-    folder where their lock is, away from the notebooks. It may be used from several threads.
+    Replayed, they come in the same order, and the last one stays. A line that nobody can read, as one that was cut off,
+    is passed over and stays, with one warning. Two kernels may record to one file: `locks` is the folder where their lock
+    is, away from the notebooks. It may be used from several threads.
     """
 
     def __init__(self, path: Path, locks: Path) -> None:
@@ -88,11 +102,12 @@ class Recording:
         self._writing = Numbering()
         self._reading = Numbering()
         self._busy = threading.Lock()
-        self._known: tuple[tuple[int, int, int], dict[str, list[Kept]]] | None = None
+        self._known: tuple[tuple[int, int, int], _Content] | None = None
+        self._told: set[bytes] = set()
 
     def count(self) -> int:
         """How many answers it holds. Raises `CacheError`."""
-        return sum(len(answers) for answers in self._answers().values())
+        return sum(len(answers) for answers in self._content().answers.values())
 
     def bad_lines(self) -> list[int]:
         """The numbers of the lines that are no recorded answers. Raises `CacheError` for a file that cannot be read."""
@@ -102,14 +117,21 @@ class Recording:
             raise CacheError(f"{self.path} cannot be read: {_reason(error)}") from None
         return [number for number, line in enumerate(lines, 1) if line.strip() and _read(line) is None]
 
+    def trouble(self) -> CacheError | None:
+        """What is wrong with it, where a line is no recorded answer. Raises `CacheError` for a file that cannot be read."""
+        bad = self._content().bad
+        if not bad:
+            return None
+        again = "%llm offline record, and running the cell, records its answer anew."
+        return CacheError(self._named(bad), next_step=f"Delete that line; {again}")
+
     def find(self, digest: str, wanted: str | None = None, asker: Asker | None = None) -> Kept | None:
         """The next answer to the question of that digest: of the model that is wanted, else of the one that stands last.
 
-        Without an asker nothing is handed out, only looked up. Raises `CacheError` for a file that cannot be read, naming
-        its first bad line.
+        Without an asker nothing is handed out, only looked up. Raises `CacheError` for a file that cannot be read.
         """
         with self._busy:
-            answers = [kept for kept in self._answers().get(digest, ()) if kept.is_of(wanted)]
+            answers = [kept for kept in self._content().answers.get(digest, ()) if kept.is_of(wanted)]
             if not answers:
                 return None
             request, who = answers[-1].request, answers[-1].who
@@ -119,7 +141,14 @@ class Recording:
 
     def by(self, wanted: str) -> Kept | None:
         """Any answer of that model. Raises `CacheError`."""
-        return next((kept for answers in self._answers().values() for kept in answers if kept.is_of(wanted)), None)
+        every = self._content().answers.values()
+        return next((kept for answers in every for kept in answers if kept.is_of(wanted)), None)
+
+    def otherwise(self, request: Request) -> list[Kept]:
+        """The answers to this question in other circumstances: with the same words last. Raises `CacheError`."""
+        own, prompt = request.digest, request.prompt
+        others = [answers for digest, answers in self._content().answers.items() if digest != own]
+        return [kept for answers in others for kept in answers if kept.request.prompt == prompt]
 
     def add(self, kept: Kept, asker: Asker | None = None) -> None:
         """Write an answer down. Lines that are not concerned, and those that nobody can read, stay. Raises `CacheError`."""
@@ -128,7 +157,8 @@ class Recording:
             path = self.path.resolve()  # a link stays a link
             with self._busy, self._alone(path):
                 lines = [line.removesuffix(b"\r") for line in self._bytes().split(b"\n") if line.strip()]
-                _replace(path, b"".join(line + b"\n" for line in self._with(lines, kept, asker or Asker())))
+                data = b"".join(line + b"\n" for line in self._with(lines, kept, asker or Asker()))
+                put(path, data, mode=SHARED)
                 self._recorded.add(kept.request.digest)
         except UNUSABLE as error:
             raise CacheError(f"{self.path} cannot be written: {_reason(error)}") from None
@@ -148,8 +178,9 @@ class Recording:
     def _with(self, lines: list[bytes], kept: Kept, asker: Asker) -> list[bytes]:
         """The lines with this answer in its place: answers to one question stand together, in the order they came in."""
         digest = kept.request.digest
-        known = ((place, _read(line)) for place, line in enumerate(lines))
-        same = {place: other for place, other in known if other is not None and other.request.digest == digest}
+        known = [_read(line) for line in lines]
+        self._tell([(place, lines[place - 1]) for place, other in enumerate(known, 1) if other is None])
+        same = {n: other for n, other in enumerate(known) if other is not None and other.request.digest == digest}
         number = self._writing.next(key(kept.request, kept.who), asker)
         if digest in self._recorded:
             replaced = [place for place, other in same.items() if other.who == kept.who][number : number + 1]
@@ -173,30 +204,40 @@ class Recording:
                 return line
         return written(kept)
 
-    def _answers(self) -> dict[str, list[Kept]]:
-        """All answers by the digests of their questions, read anew where the file has changed."""
+    def _content(self) -> _Content:
+        """What stands in it, read anew where the file has changed."""
         try:
             stamp = _stamp(self.path)
             if self._known is None or self._known[0] != stamp:
                 self._known = (stamp, self._parsed())
         except FileNotFoundError:
-            return {}
+            return _Content({}, [])
         except UNUSABLE as error:
             raise CacheError(f"{self.path} cannot be read: {_reason(error)}") from None
         return self._known[1]
 
-    def _parsed(self) -> dict[str, list[Kept]]:
+    def _parsed(self) -> _Content:
         answers: dict[str, list[Kept]] = defaultdict(list)
+        bad: list[tuple[int, bytes]] = []
         for number, line in enumerate(self._bytes().split(b"\n"), 1):
-            if not line.strip():
-                continue
-            if (kept := _read(line)) is None:
-                raise CacheError(
-                    f"{self.path}: line {number} is no recorded answer",
-                    next_step="Delete that line; %llm offline record, and running the cell, records its answer anew.",
-                )
-            answers[kept.request.digest].append(kept)
-        return answers
+            if (kept := _read(line)) is not None:
+                answers[kept.request.digest].append(kept)
+            elif line.strip():
+                bad.append((number, line))
+        self._tell(bad)
+        return _Content(answers, [number for number, _ in bad])
+
+    def _tell(self, bad: list[tuple[int, bytes]]) -> None:
+        """Warn of lines that are no recorded answers, of each once: its answer will be missed, and nobody sees why."""
+        new = [(number, content) for number, line in bad if (content := line.strip()) not in self._told]
+        self._told.update(content for _, content in new)
+        if new:
+            logger.warning("%s; the others answer", self._named([number for number, _ in new]))
+
+    def _named(self, bad: list[int]) -> str:
+        if len(bad) == 1:
+            return f"{self.path}: line {bad[0]} is no recorded answer"
+        return f"{self.path}: line {bad[0]} and {len(bad) - 1:,} more are no recorded answers"
 
     def _bytes(self) -> bytes:
         """What the file holds; nothing, where there is none. Raises `OSError` and `CacheError`."""
@@ -228,16 +269,3 @@ def _reason(error: Exception) -> str:
 def _stamp(path: Path) -> tuple[int, int, int]:
     found = path.stat()
     return found.st_ino, found.st_mtime_ns, found.st_size
-
-
-def _replace(path: Path, data: bytes) -> None:
-    """Put the data in place of the file at once, readable for everybody: it is made to be shared. Raises `OSError`."""
-    new = path.with_name(f".{path.name}.{os.getpid()}.new")
-    try:
-        new.write_bytes(data)
-        new.chmod(0o644)
-        new.replace(path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            new.unlink()
-        raise

@@ -83,7 +83,8 @@ class Attempt:
         }  # fmt: skip
 
     def _trial(self, **told: Any) -> Trial:
-        known = {"queued": self._queued, **told}
+        pieces = 0 if self._lane.is_replayed else self._lane.tokens  # what comes out of a file comes in other pieces
+        known = {"queued": self._queued, "pieces": pieces, **told}
         return Trial(
             prompt=self._prompt, prompt_index=self._lane.prompt, contender=self._lane.contender, model=self._lane.model,
             repeat=self._lane.repeat, started=self._started, **known,

@@ -19,6 +19,7 @@ from llm_jupyter.comparison.plain import plain
 from llm_jupyter.comparison.spread import Spreads
 from llm_jupyter.comparison.trial import FAILED, INTERRUPTED, Trial
 from llm_jupyter.errors import InvalidInputError, LLMError, StoreError
+from llm_jupyter.files import put
 from llm_jupyter.types import Message
 
 if TYPE_CHECKING:
@@ -179,7 +180,7 @@ class Comparison:
     def save(self, path: str | Path) -> None:
         """Write it down as JSON. Raises `StoreError` where that is not possible."""
         try:
-            _at(path).write_bytes(msgspec.json.format(msgspec.json.encode(self._saved())))
+            put(_at(path), msgspec.json.format(msgspec.json.encode(self._saved())))
         except OSError as error:
             raise StoreError(f"{path} cannot be written: {error.strerror}") from None
 

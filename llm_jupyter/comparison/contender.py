@@ -15,6 +15,7 @@ from llm_jupyter.errors import InvalidInputError
 from llm_jupyter.types import GenerationOptions
 
 _PLAIN = GenerationOptions()
+EXAMPLE = 'Write "provider/model", or {"model": "provider/model", "temperature": 0}.'
 LONGEST_SETTING = 24
 """Characters of a setting that a label shows."""
 
@@ -35,14 +36,14 @@ class Contender(msgspec.Struct, frozen=True):
         """A contender from a model's name, or from a mapping with `model` and settings. Raises `InvalidInputError`."""
         if isinstance(value, Contender):
             return value
-        told = dict(value) if isinstance(value, Mapping) else {"model": value}
+        if not isinstance(value, Mapping):
+            value = {"model": text_of("a model to compare", value, EXAMPLE)}
+        told = dict(value)
         model, label, system = told.pop("model", ""), told.pop("label", ""), told.pop("system", None)
-        if not isinstance(model, str) or not model.strip():
-            raise InvalidInputError(
-                "a model to compare has no name", next_step='Write "provider/model", or {"model": "...", "seed": 1}.'
-            )
+        if not (name := text_of('"model"', model, EXAMPLE).strip()):
+            raise InvalidInputError("a model to compare has no name", next_step=EXAMPLE)
         instructions = None if system is None else text_of("system", system)
-        return cls(str(model).strip(), str(label), options_of(told), instructions)
+        return cls(name, str(label), options_of(told), instructions)
 
 
 ContenderLike = str | Contender | Mapping[str, Any]
@@ -72,7 +73,7 @@ def contenders_of(
 
     One model under several settings gets those into its labels. Raises `InvalidInputError`.
     """
-    asked = [Contender.of(one) for one in several(models, str, Contender, Mapping)]
+    asked = [Contender.of(one) for one in several("models", models, str, Contender, Mapping)]
     if not asked:
         raise InvalidInputError("there is no model to compare", next_step='Give some: compare(prompt, ["embedded"]).')
     instructions = None if system is None else text_of("system", system)

@@ -12,8 +12,15 @@ from llm_jupyter.errors import InvalidInputError
 from llm_jupyter.types import Message
 
 
-def several(given: Any, *kinds: type) -> list[Any]:
-    """What was given, one by one. One of these kinds is the only one, and so is what does not consist of parts."""
+def several(name: str, given: Any, *kinds: type) -> list[Any]:
+    """What was given, one by one. One of these kinds is the only one, and so is what does not consist of parts.
+
+    Raises `InvalidInputError` for a table, of which Python would take the names of the columns.
+    """
+    if (columns := getattr(given, "columns", None)) is not None and not isinstance(given, kinds):
+        column = next((one for one in columns if isinstance(one, str)), "question")
+        wrong = f"{name} cannot be a whole table (a value of type {type(given).__name__})"
+        raise InvalidInputError(wrong, next_step=f"Give one column of it, such as df[{column!r:.40}].")
     is_one = isinstance(given, kinds) or not isinstance(given, Iterable)
     return [given] if is_one else list(given)
 
@@ -23,7 +30,7 @@ def messages_of(prompts: Any) -> tuple[Message, ...]:
 
     Raises `InvalidInputError` for what is no text, and for one that says nothing.
     """
-    found = several(prompts, str, Message, Mapping)
+    found = several("prompts", prompts, str, Message, Mapping)
     names = [f"prompts[{n}]" for n in range(len(found))] if len(found) > 1 else ["the prompt"]
     return tuple(map(_message, names, found))
 
@@ -36,9 +43,9 @@ def _message(name: str, prompt: Any) -> Message:
     return msgspec.structs.replace(message, content=text)
 
 
-def text_of(name: str, value: object) -> str:
+def text_of(name: str, value: object, next_step: str = "") -> str:
     """A plain text, also of one of numpy, which no file can hold. Raises `InvalidInputError` for anything else."""
-    expect(name, value, str, "a text")
+    expect(name, value, str, "a text", next_step)
     return str(value)
 
 

@@ -117,7 +117,7 @@ class Lane:
     def take(self, batch: Sequence[Chunk]) -> None:
         """Pieces of the answer have come."""
         self.state = LaneState.STREAMING
-        self.tokens += len(batch)
+        self.tokens += sum(1 for chunk in batch if chunk.text or chunk.thinking)
         self.text_pieces.add("".join(chunk.text for chunk in batch))
         self.thinking_pieces.add("".join(chunk.thinking for chunk in batch))
 

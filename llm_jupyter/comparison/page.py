@@ -11,7 +11,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from llm_jupyter.comparison.lane import Lane
-from llm_jupyter.comparison.plain import rows, said_of, why
+from llm_jupyter.comparison.plain import rows, said_of, under_way, why
 from llm_jupyter.tables import TEXT_ALONE, escaped, html_table, one_line
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def growing(comparison: Comparison) -> str:
         text = begun[-1].text or begun[-1].thinking
         cut = f"… {text[-GROWING:]}" if len(text) > GROWING else text
         columns.append(_framed(one.label, [_section(begun[-1], len(lanes), cut)]))
-    return _grid(columns)
+    return f"<div>{_grid(columns)}{_quiet([under_way(comparison)])}</div>"
 
 
 def _grid(columns: Sequence[str]) -> str:
@@ -106,7 +106,7 @@ def _framed(label: str, sections: Sequence[str]) -> str:
 def _section(lane: Lane, runs: int, text: str, thought: str = "", note: str = "") -> str:
     run = f"<div><small {QUIET}>run {lane.repeat + 1}</small></div>" if runs > 1 else ""
     answer = f"<div {TEXT}>{escaped(text)}</div>" if text else ""
-    error = f"<div {ERROR}>{'<br>'.join(map(escaped, why(lane)))}</div>" if lane.error else ""
+    error = f"<div {ERROR}>✕ failed: {'<br>'.join(map(escaped, why(lane)))}</div>" if lane.error else ""
     model = lane.model if lane.model != lane.contender else ""
     facts = " · ".join(fact for fact in (said_of(lane), model) if fact)
     lines = [escaped(line) for line in (one_line(facts, 400), note) if line]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from llm_jupyter.comparison.lane import Lane, LaneState
 from llm_jupyter.comparison.spread import HEAD
+from llm_jupyter.comparison.trial import Trial
 from llm_jupyter.comparison.words import seconds
 from llm_jupyter.tables import one_line, table
 from llm_jupyter.wording import visible
@@ -29,6 +30,11 @@ def progress(comparison: Comparison) -> str:
     count = Counter(lane.state for lane in comparison.progress)
     ends = [f"{count[state]} {state}" for state in (LaneState.FAILED, LaneState.STOPPED) if count[state]]
     return ", ".join([f"{count[LaneState.DONE]} of {len(comparison.progress)} answers", *ends])
+
+
+def under_way(comparison: Comparison) -> str:
+    """As `progress`, in words that stay true in a file: the kernel may be gone before it is shown once more."""
+    return f"{progress(comparison)}; the comparison was still under way when this was last shown."
 
 
 def rows(comparison: Comparison) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
@@ -70,14 +76,14 @@ def said_of(lane: Lane) -> str:
     """How a question stands, or what is known of its answer, in a line; nothing where that is only `why` it failed."""
     if (trial := lane.trial) is None:
         return _so_far(lane)
-    speed = f"{trial.tokens_per_second:.1f} tokens/s" if trial.tokens_per_second else ""
+    tokens, rate = counted(trial)
     waited = f"queued {seconds(trial.queued)}" if (trial.queued or 0) >= QUEUE_WORTH_A_WORD else ""
     ended = "" if lane.error else trial.finish
     parts = [
         f"first token {seconds(trial.first_token)}" if trial.first_token is not None else "",
         LOADED_FIRST if trial.was_loaded else "",
-        speed,
-        f"{trial.tokens:,} tokens" if trial.tokens is not None else "",
+        f"{rate} tokens/s" if rate else "",
+        f"{tokens} tokens" if tokens else "",
         waited,
         f"{trial.vote} votes" if trial.vote else "",
         f"answered by {trial.answered_by}" if trial.answered_by else "",
@@ -87,12 +93,20 @@ def said_of(lane: Lane) -> str:
     return " · ".join(part for part in parts if part) or ended
 
 
+def counted(trial: Trial) -> tuple[str, str]:
+    """Its tokens and how many came in a second, in words; the pieces that came, as being about them, where no server told."""
+    if trial.tokens is not None:
+        return f"{trial.tokens:,}", f"{trial.tokens_per_second:.1f}" if trial.tokens_per_second else ""
+    rate = trial.pieces_per_second
+    return f"~{trial.pieces:,}" if trial.pieces else "", f"~{rate:.1f}" if rate else ""
+
+
 def _so_far(lane: Lane) -> str:
     """What a question waits for, or how fast its answer comes."""
     if lane.is_replayed:
         return "replayed"
     first = f" · first token {seconds(lane.first_token)}" if lane.first_token is not None else ""
-    count = f" · {lane.tokens:,} tokens" if lane.tokens else ""
+    count = f" · ~{lane.tokens:,} tokens" if lane.tokens else ""
     return f"{lane.state}{first}{count} · {lane.seconds:.0f} s"
 
 

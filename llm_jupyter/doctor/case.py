@@ -80,7 +80,7 @@ class Case:
         if layer is not None and source is Source.LOCK:
             return "", f"{key} is locked by {layer.name}: whoever looks after this machine changes it there"
         if source is Source.CONFIG:
-            return f'%config LLMMagics.{key} = "{value or ""}"', ""
+            return f"%config LLMMagics.{key} = {value!r}", ""
         if layer is not None and source is Source.ENVIRONMENT:
             return self.variable(layer.origin(ALIASES.get(parts, parts)), value), self.before_start
         name = written(layer.key_as_written(ALIASES.get(parts, parts))) if layer is not None else written(parts)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,9 +13,11 @@ import tomlkit.exceptions
 
 from llm_jupyter.errors import ConfigurationError, InvalidInputError
 from llm_jupyter.settings import Layer, LLMSettings, Source
-from llm_jupyter.settings.keys import NAMED, Key, read, written
+from llm_jupyter.settings.keys import ALIASES, NAMED, Key, read, written
+from llm_jupyter.settings.problems import no_toml
 from llm_jupyter.settings.schema import Schema
 from llm_jupyter.settings.trial import Trial, tried
+from llm_jupyter.settings.writing import write
 
 RESTART = "A kernel that runs reads it after its restart."
 
@@ -45,6 +46,7 @@ def set_value(file: Path, key: str, text: str, overrides: Mapping[str, Any] | No
     if parts == ("home",):
         raise InvalidInputError("home cannot be set in a file", next_step="The variable LLM_JUPYTER_HOME moves it.")
     Schema(LLMSettings).check(parts)
+    key, parts = _as_in_file(key, parts, document)
     before = tried(file, tomlkit.dumps(document), overrides=overrides)
     above = before.provenance.overruling(parts)
     if above is not None and above.source is Source.LOCK:
@@ -55,7 +57,7 @@ def set_value(file: Path, key: str, text: str, overrides: Mapping[str, Any] | No
         _put(document, parts, value, key)
         refusal = _refusal(key, parts, before, tried(file, tomlkit.dumps(document)), file)
         if refusal is None:
-            _write(file, document)
+            write(file, tomlkit.dumps(document))
             return Change(f"{key} is set in {file}{_but(above, parts, 'overrules it')}", above is None)
     assert refusal is not None  # a text means something
     raise refusal
@@ -64,7 +66,7 @@ def set_value(file: Path, key: str, text: str, overrides: Mapping[str, Any] | No
 def unset(file: Path, key: str, overrides: Mapping[str, Any] | None = None) -> Change:
     """Take a dotted key out, with the tables that are empty then. Raises as `set_value`, and for what others need."""
     document = _read(file)
-    parts = _parts(key, document)
+    key, parts = _as_in_file(key, _parts(key, document), document)
     tables: list[Any] = [document]
     for folder in parts[:-1]:
         inner = tables[-1].get(folder)
@@ -84,7 +86,7 @@ def unset(file: Path, key: str, overrides: Mapping[str, Any] | None = None) -> C
             f"{key} cannot be taken out: then {new[0].what}",
             next_step=f"Nothing was changed in {file}. The whole table can be taken out: {written(parts[:-1])}",
         )
-    _write(file, document)
+    write(file, tomlkit.dumps(document))
     above = before.provenance.overruling(parts)
     return Change(f"{key} is taken out of {file}{_but(above, parts, 'sets it too')}", above is None)
 
@@ -117,6 +119,13 @@ def _parts(key: str, document: Mapping[str, Any]) -> Key:
     return parts
 
 
+def _as_in_file(key: str, parts: Key, document: Mapping[str, Any]) -> tuple[str, Key]:
+    """The key, under the other name that its setting has where the file calls it so."""
+    others = {**ALIASES, **{kept: alias for alias, kept in ALIASES.items()}}
+    there, other = Layer(Source.PERSON, dict(document)), others.get(parts)
+    return (written(other), other) if other and there.has(other) and not there.has(parts) else (key, parts)
+
+
 def _meanings(text: str) -> list[Any]:
     try:
         parsed = tomllib.loads(f"value = {text}")
@@ -138,26 +147,10 @@ def _put(document: Any, parts: Key, value: Any, key: str) -> None:
 
 def _read(file: Path) -> tomlkit.TOMLDocument:
     try:
-        return tomlkit.parse(file.read_text(encoding="utf-8"))
+        return tomlkit.parse(file.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         return tomlkit.document()
     except (tomlkit.exceptions.TOMLKitError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{file} is not valid TOML: {error}", next_step="Mend that line first.") from None
+        raise no_toml(file, error) from None
     except OSError as error:
         raise ConfigurationError(f"{file} cannot be read: {error.strerror}") from None
-
-
-def _write(file: Path, document: tomlkit.TOMLDocument) -> None:
-    target = file.resolve()  # a link stays a link
-    new = target.with_name(f"{target.name}.{os.getpid()}.new")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        new.touch(mode=0o600)  # the file may hold keys
-        new.write_text(tomlkit.dumps(document), encoding="utf-8")
-        new.replace(target)
-    except OSError as error:
-        raise ConfigurationError(
-            f"{file} cannot be written: {error.strerror}", next_step="jupyter llm doctor says what to do."
-        ) from None
-    finally:
-        new.unlink(missing_ok=True)

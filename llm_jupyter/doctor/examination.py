@@ -15,11 +15,17 @@ from llm_jupyter.doctor.asking import Services, quiet_services
 from llm_jupyter.doctor.case import Case, Face
 from llm_jupyter.doctor.elsewhere import Elsewhere
 from llm_jupyter.doctor.embedded import look_at_runtime, look_at_weights, weights_missing
-from llm_jupyter.doctor.findings import Finding, Mark, Report, error, listed, ok
+from llm_jupyter.doctor.findings import Finding, Mark, Report, error, listed, note, ok
 from llm_jupyter.doctor.hosts import look_at_hosts
 from llm_jupyter.doctor.kept import look_at_store
 from llm_jupyter.doctor.live import one_token
-from llm_jupyter.doctor.machine import look_at_folder, look_at_jupyter, look_at_package, look_at_settings_file
+from llm_jupyter.doctor.machine import (
+    look_at_folder,
+    look_at_jupyter,
+    look_at_package,
+    look_at_settings_file,
+    no_home,
+)
 from llm_jupyter.doctor.models import look_at_models
 from llm_jupyter.doctor.ports import Listener, listeners
 from llm_jupyter.doctor.proxies import caught, look_at_proxies
@@ -30,7 +36,8 @@ from llm_jupyter.errors import ConfigurationError, LLMError
 from llm_jupyter.factory import LLMFactory
 from llm_jupyter.providers._weights import MODEL_ID
 from llm_jupyter.selection import EMBEDDED
-from llm_jupyter.settings import LLMSettings, home_folder, load_settings
+from llm_jupyter.settings import LLMSettings, all_faults, home_folder, load_settings
+from llm_jupyter.settings.environment import unknown_variables
 
 SETTINGS, PROVIDERS = "settings", "providers"
 
@@ -68,17 +75,24 @@ async def examine(
     token, and may load it; `remote` asks remote providers too, which otherwise are asked only if they are to answer.
     `notebook` and `trouble` are what the kernel knows: see `Case`.
     """
+    wrong: list[ConfigurationError] = []
     try:
         settings = load_settings(overrides, environment)
-        broken = None
     except ConfigurationError as failure:
-        settings, broken = LLMSettings(home=home_folder(environment)), failure
+        wrong = all_faults(overrides, environment) or [failure]
+        try:
+            settings = LLMSettings(home=home_folder(environment))
+        except ConfigurationError as homeless:
+            yield no_home(Case(LLMSettings(home=Path()), environment, face), homeless)
+            return
     case = Case(settings, environment, face, live, remote, notebook, trouble)
-    if broken is not None:
-        yield _wrong(case, SETTINGS, broken)
-    else:
+    for fault in wrong:
+        yield _wrong(case, SETTINGS, fault)
+    if not wrong:
         there = "" if settings.file.exists() else " (not there: what is built in holds)"
         yield ok(SETTINGS, "settings", f"{settings.file}{there}")
+    for name in unknown_variables(environment, LLMSettings.model_fields):
+        yield note(SETTINGS, "variable-unknown", f"the variable {name} names no setting: nothing goes by it")
     asking = asyncio.create_task(_in_motion(case))  # while the files are read
     for finding in await asyncio.to_thread(_at_rest, case):
         yield finding

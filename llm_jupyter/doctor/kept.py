@@ -10,6 +10,7 @@ from pathlib import Path
 from llm_jupyter.doctor.case import Case
 from llm_jupyter.doctor.findings import Finding, Remedy, listed, note, ok, warning
 from llm_jupyter.doctor.locks import holder_of, is_locked
+from llm_jupyter.doctor.machine import elsewhere
 from llm_jupyter.mounts import on_network
 from llm_jupyter.store import Examination, Fault, Store
 from llm_jupyter.store.file import SIDES
@@ -74,7 +75,7 @@ def _unwritable(case: Case, path: Path) -> Finding:
         return note(STEP, "store-read-only", f"{what}, since its folder cannot be written")
     if is_mine(path):
         return warning(STEP, "store-read-only", what, in_terminal(case, f"chmod u+rw {_quoted(path)}"))
-    remedy = put_aside(case, path, words="It is another user's. Put it away and begin a new one")
+    remedy = put_aside(case, path, words="Put it away and begin a new one")
     return warning(STEP, "store-read-only", what, remedy)
 
 
@@ -110,7 +111,15 @@ def _leftovers(case: Case, found: Examination, path: Path) -> Iterator[Finding]:
 
 
 def put_aside(case: Case, path: Path, *, words: str, then: tuple[str, ...] = ()) -> Remedy:
-    """How to put a database away with all that SQLite keeps beside it: apart, they could not be read any more."""
+    """How to put a database away with all that SQLite keeps beside it: apart, they could not be read any more.
+
+    What another user has in a folder that is not ours may be in use, and stays where it is.
+    """
+    if not (is_mine(path) or is_mine(path.parent)):
+        there = elsewhere(case)
+        return Remedy(
+            "; ".join(filter(None, ["It is another user's. Take a folder of your own", there.words])), there.commands
+        )
     target = _free_name(path)
     moves = [f"mv {_quoted(side)} {_quoted(Path(str(target) + str(side)[len(str(path)) :]))}" for side in _sides(path)]
     return in_terminal(case, " && ".join(moves), *then, words=words)

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import importlib.metadata
 import os
+import secrets
 import shlex
 import shutil
 import stat
@@ -19,6 +20,7 @@ import platformdirs
 from llm_jupyter import __version__
 from llm_jupyter.doctor.case import Case
 from llm_jupyter.doctor.findings import Finding, Remedy, error, note, ok, warning
+from llm_jupyter.errors import LLMError
 
 DISTRIBUTION = "jupyter-llm"
 STRANGER = "llm-jupyter"
@@ -43,8 +45,9 @@ def look_at_folder(case: Case) -> Iterator[Finding]:
     free = shutil.disk_usage(_existing(home)).free
     room = f"{free / 1e9:,.1f} GB free"
     if free < LOW_SPACE:
-        yield warning(FOLDER, "disk-short", f"{home}: only {free / 1e6:,.0f} MB are free", _elsewhere(case, home))
+        yield warning(FOLDER, "disk-short", f"{home}: only {free / 1e6:,.0f} MB are free", elsewhere(case))
     else:
+        yield from _look_at_owner(case, home)
         yield ok(FOLDER, "folder", f"{home} ({room if home.exists() else f'made at first need; {room}'})")
 
 
@@ -74,23 +77,44 @@ def _unwritable(case: Case, home: Path, failure: OSError) -> Finding:
     folder = place if place.is_relative_to(home) and place.exists() else home
     if failure.errno == errno.EACCES and os.name != "nt" and _is_mine(folder):
         return error(FOLDER, "folder-read-only", what, Remedy("", (f"chmod u+rwx {shlex.quote(str(folder))}",)))
-    return error(FOLDER, "folder-read-only", what, _elsewhere(case, home))
+    return error(FOLDER, "folder-read-only", what, elsewhere(case))
 
 
-def _elsewhere(case: Case, home: Path) -> Remedy:
-    """Another folder, which this user can write to."""
-    for folder in (platformdirs.user_data_path("llm_jupyter"), Path(tempfile.gettempdir()) / f"llm_jupyter-{_user()}"):
-        if folder != home:
-            with contextlib.suppress(OSError):
-                _try_to_write(folder)
-                return Remedy(case.before_start, (case.variable("LLM_JUPYTER_HOME", str(folder)),))
-    return Remedy("Set LLM_JUPYTER_HOME to a folder that you may write to")
+def no_home(case: Case, failure: LLMError) -> Finding:
+    """There is no folder in which anything could be."""
+    return error(FOLDER, "no-home", failure.what, _new_folder(case, "HOME"))
+
+
+def elsewhere(case: Case) -> Remedy:
+    """Another folder, which this user can write to, and whose it is alone."""
+    with contextlib.suppress(OSError):
+        folder = platformdirs.user_data_path("llm_jupyter")
+        _try_to_write(folder)
+        if folder != case.settings.home and (os.name == "nt" or _is_mine(_existing(folder))):
+            return Remedy(case.before_start, (case.variable("LLM_JUPYTER_HOME", str(folder)),))
+    if os.name == "nt":
+        return Remedy("Set LLM_JUPYTER_HOME to a folder that you may write to")
+    return _new_folder(case, "LLM_JUPYTER_HOME")
+
+
+def _new_folder(case: Case, variable: str) -> Remedy:
+    """A folder that is made now. Under a name that can be guessed another user may have made it, with their settings in it."""
+    folder = Path(tempfile.gettempdir()) / f"llm_jupyter-{_user()}-{secrets.token_hex(4)}"
+    make = f"mkdir -m 700 {shlex.quote(str(folder))} && {case.variable(variable, str(folder))}"
+    return Remedy(case.before_start, (make,))
 
 
 def _is_mine(folder: Path) -> bool:
     with contextlib.suppress(OSError):
         return folder.stat().st_uid == os.getuid()
     return False
+
+
+def _look_at_owner(case: Case, home: Path) -> Iterator[Finding]:
+    """Whether another ordinary user could change what is set there, and read what is asked."""
+    if os.name != "nt" and home.exists() and (owner := home.stat().st_uid) not in (0, os.getuid()):
+        what = f"{home} belongs to another user (uid {owner}), who can change what is set and read what is asked"
+        yield warning(FOLDER, "folder-strangers", what, elsewhere(case))
 
 
 def _user() -> str:

@@ -113,26 +113,31 @@ def subscription_of(feed: Feed[Any], callback: Subscriber[Any]) -> Subscription:
 
 
 def _call_with_each(feed: Feed[Any], callback: Callable[[Any], object]) -> None:
+    has_failed = False
     while (event := feed._next()) is not None:
         try:
             callback(event)
         except BaseException as error:  # whatever it is, on this thread it is the callback's own matter
-            _log(callback, event, error)
+            _log(callback, event, error, again=has_failed)
+            has_failed = True
 
 
 async def _await_with_each(feed: Feed[Any], callback: Callable[[Any], Any]) -> None:
-    task = asyncio.current_task()
+    task, has_failed = asyncio.current_task(), False
     async for event in feed:
         try:
             await callback(event)
         except (Exception, asyncio.CancelledError) as error:
             if task is not None and task.cancelling():  # not the callback's doing: the task itself is to end
                 raise
-            _log(callback, event, error)
+            _log(callback, event, error, again=has_failed)
+            has_failed = True
 
 
-def _log(callback: object, event: Event, error: BaseException) -> None:
-    logger.error(
+def _log(callback: object, event: Event, error: BaseException, *, again: bool) -> None:
+    """Say once what is wrong with a subscriber: whatever cell runs then would show it at every event."""
+    logger.log(
+        logging.DEBUG if again else logging.ERROR,
         "the subscriber %s failed on %s with %s",
         _name(callback),
         type(event).__name__,

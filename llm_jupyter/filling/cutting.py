@@ -12,8 +12,8 @@ BYTES_PER_TOKEN = 3
 
 
 def size_of(text: str) -> int:
-    """Its bytes in UTF-8."""
-    return len(text) if text.isascii() else len(text.encode())
+    """Its bytes in UTF-8, with a question mark for half a character, as in whatever is sent."""
+    return len(text) if text.isascii() else len(text.encode(errors="replace"))
 
 
 def fair_share(sizes: Collection[int], total: int) -> int:
@@ -50,13 +50,13 @@ def _note(text: str, left_out: int) -> str:
 
 def _head(text: str, room: int) -> str:
     """The beginning, up to the end of a line if one ends in the second half of it."""
-    head = text[:room].encode()[:room].decode(errors="ignore")
+    head = text[:room].encode(errors="replace")[:room].decode(errors="ignore")
     line = head.rfind("\n") + 1
     return head[:line] if line > len(head) // 2 else head
 
 
 def _tail(text: str, room: int) -> str:
     """The end, from the break before a line if one begins in the first half of it."""
-    tail = text[-room:].encode()[-room:].decode(errors="ignore") if room else ""
+    tail = text[-room:].encode(errors="replace")[-room:].decode(errors="ignore") if room else ""
     line = tail.find("\n")
     return tail[line:] if 0 <= line < len(tail) // 2 else tail

@@ -44,6 +44,10 @@ class Hints:
         else:
             self.stays(place.expression, "between backticks it is code. Without them it is filled in.")
 
+    def computed(self, place: Placeholder) -> None:
+        """There is a variable of that name, but more than a look at it would be needed."""
+        self.stays(place.expression, "only names, attributes and keys are filled in.")
+
     def stays(self, expression: str, why: str) -> None:
         """Say why an expression was not filled in."""
         line = f"{{{_short(expression)}}} stays as it is: {why}"

@@ -15,6 +15,9 @@ from llm_jupyter.filling.shown import Shown, count
 from llm_jupyter.filling.values import show
 from llm_jupyter.types import Image
 
+FAILURES = (Exception, SystemExit, GeneratorExit)
+"""Whatever a value's own code raises, but for what stops this very cell: a person's interrupt."""
+
 
 class FilledValue(msgspec.Struct, frozen=True):
     """What was filled in for one expression; `size` is in words, such as `table 1,000 x 12, first 10 rows`."""
@@ -48,9 +51,9 @@ def fill(prompt: str, names: Mapping[str, Any], *, budget: int | None = None) ->
         return FilledPrompt(text=prompt, template=prompt)
     reader = _Reader(names)
     found = list(placeholders(prompt))
-    places = [place for place in found if not place.verbatim and reader.takes(place)]
+    places = [place for place in found if not (place.verbatim or place.is_computed) and reader.takes(place)]
     for place in found:
-        if place.verbatim:
+        if place.verbatim or place.is_computed:
             reader.passes(place)
     limit = _limit(reader.shown, places, budget)
     cuts = {name: replace(shown, text=cut(shown.text, limit)) for name, shown in reader.shown.items()}
@@ -89,14 +92,18 @@ class _Reader:
         return self._is_there(place.expression) if place.is_literal else self._is_shown(place.expression)
 
     def passes(self, place: Placeholder) -> None:
-        """It stands in code or mathematics; that is said where it may have been meant, and is filled in nowhere else."""
-        if place.root in self._names and place.expression not in self.shown and not place.is_literal:
+        """It is computed, or stands in code or mathematics; that is said where it may have been meant."""
+        if place.root not in self._names or place.is_literal:
+            return
+        if place.is_computed:
+            self.hints.computed(place)
+        else:
             self.hints.verbatim(place)
 
     def _is_there(self, expression: str) -> bool:
         try:
             look_up(expression, self._names)
-        except Exception:  # an attribute may be computed, and fail in any way
+        except FAILURES:  # an attribute may be computed
             return False
         return True
 
@@ -104,7 +111,7 @@ class _Reader:
         if expression not in self.shown and expression not in self._failed:
             try:
                 self.shown[expression] = self._numbered(show(look_up(expression, self._names)))
-            except Exception as error:  # whatever the value's own code raises
+            except FAILURES as error:
                 self._failed.add(expression)
                 self.hints.stays(expression, f"reading it raised {type(error).__name__}.")
         return expression in self.shown

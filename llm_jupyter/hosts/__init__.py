@@ -5,6 +5,7 @@
 model a shared process.
 """
 
+from llm_jupyter.hosts._remedies import remedy as remedy
 from llm_jupyter.hosts.builtin import builtin_specs as builtin_specs
 from llm_jupyter.hosts.builtin import spec_from_settings as spec_from_settings
 from llm_jupyter.hosts.llama import SharedLlama as SharedLlama

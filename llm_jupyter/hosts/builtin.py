@@ -6,6 +6,8 @@ import hashlib
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlsplit
@@ -14,13 +16,18 @@ from llm_jupyter.hosts.spec import HostSpec, OnMemory
 
 OLLAMA_PORT, LMSTUDIO_PORT, LLAMA_SERVER_PORT = 11434, 1234, 8080
 
+PROGRAMS = {"ollama": "ollama", "lmstudio": "lms", "llama-server": "llama-server"}
+"""What is built in, with the program of each."""
+
 OWN_PORTS = range(20000, 30000)
 """Where hosts without a port in the settings listen: below the ports that systems give to whoever asks for any."""
 
 
 class HostTable(Protocol):
-    """One `[hosts.NAME]` table."""
+    """One `[hosts.NAME]` table; `model_fields_set` names what it says itself."""
 
+    @property
+    def model_fields_set(self) -> AbstractSet[str]: ...
     @property
     def command(self) -> Sequence[str]: ...
     @property
@@ -43,63 +50,73 @@ class HostTable(Protocol):
 
 def builtin_specs(environment: Mapping[str, str] = os.environ) -> dict[str, HostSpec]:
     """Ollama, LM Studio and llama.cpp's own server, those whose programs are on the path."""
-    path = environment.get("PATH")
-    specs = []
-    if (program := shutil.which("ollama", path=path)) is not None:
-        port = _port_of(environment.get("OLLAMA_HOST", ""), OLLAMA_PORT)
-        specs.append(
-            HostSpec(
-                "ollama",
-                (program, "serve"),
-                {"OLLAMA_HOST": "127.0.0.1:{port}"},
-                port,
-                "/api/version",
-                "version",
-            )
-        )
-    if (program := shutil.which("lms", path=path)) is not None:
-        specs.append(
-            HostSpec(
-                "lmstudio",
-                (program, "server", "start", "--port", "{port}"),
-                port=LMSTUDIO_PORT,
-                ready="/v1/models",
-                ready_field="data",
-                stop_command=(program, "server", "stop"),
-                detaches=True,
-            )
-        )
-    if (program := shutil.which("llama-server", path=path)) is not None:
-        specs.append(
-            HostSpec(
-                "llama-server",
-                (program, "--host", "127.0.0.1", "--port", "{port}"),
-                port=LLAMA_SERVER_PORT,
-                start_timeout=300.0,
-            )
-        )
-    return {spec.name: spec for spec in specs}
+    found = {name: shutil.which(program, path=environment.get("PATH")) for name, program in PROGRAMS.items()}
+    return {name: _built_in(name, program, environment) for name, program in found.items() if program is not None}
 
 
-def spec_from_settings(name: str, table: HostTable, home: Path, *, memory_limit: int | None = None) -> HostSpec:
+def spec_from_settings(
+    name: str,
+    table: HostTable,
+    home: Path,
+    *,
+    memory_limit: int | None = None,
+    environment: Mapping[str, str] = os.environ,
+) -> HostSpec:
     """The host of a `[hosts.NAME]` table. `memory_limit` in bytes is the one for all hosts; the table's own goes before it.
 
-    Without a port it gets one of its own, the same in each kernel with that `home`, so that its models can be asked. A table
-    with a `stop_command` is of a server whose command returns. Raises `ConfigurationError`.
+    What a table of a built-in name does not say is as it is built in. Any other without a port gets one of its own, the same
+    in each kernel with that `home`, so that its models can be asked. A table with a `stop_command` is of a server whose
+    command returns. Raises `ConfigurationError`.
     """
-    return HostSpec(
-        name,
-        tuple(table.command),
-        dict(table.environment),
-        table.port or _own_port(home, name),
-        table.ready,
-        start_timeout=table.start_timeout,
+    command, said = tuple(table.command), table.model_fields_set
+    if name in PROGRAMS:
+        usual = _built_in(name, _program(name, command, environment), environment)
+    else:
+        usual = HostSpec(name, command, port=table.port or _own_port(home, name))
+    if "ready" in said:
+        usual = replace(usual, ready=table.ready, ready_field=None)
+    if "stop_command" in said:
+        stop = None if table.stop_command is None else tuple(table.stop_command)
+        usual = replace(usual, stop_command=stop, detaches=stop is not None)
+    return replace(
+        usual,
+        command=command,
+        environment={**usual.environment, **table.environment},
+        port=table.port or usual.port,
+        start_timeout=table.start_timeout if "start_timeout" in said else usual.start_timeout,
         memory_limit=table.memory_limit if table.memory_limit is not None else memory_limit,
         on_memory=table.on_memory,
         idle_unload=table.idle_unload,
-        stop_command=None if table.stop_command is None else tuple(table.stop_command),
-        detaches=table.stop_command is not None,
+        key="",  # by what it is now
     )
+
+
+def _built_in(name: str, program: str, environment: Mapping[str, str]) -> HostSpec:
+    """How that program is run where the settings say nothing."""
+    if name == "ollama":
+        port = _port_of(environment.get("OLLAMA_HOST", ""), OLLAMA_PORT)
+        listens = {"OLLAMA_HOST": "127.0.0.1:{port}"}
+        return HostSpec(name, (program, "serve"), listens, port, "/api/version", "version")
+    if name == "lmstudio":
+        return HostSpec(
+            name,
+            (program, "server", "start", "--port", "{port}"),
+            port=LMSTUDIO_PORT,
+            ready="/v1/models",
+            ready_field="data",
+            stop_command=(program, "server", "stop"),
+            detaches=True,
+        )
+    command = (program, "--host", "127.0.0.1", "--port", "{port}")
+    return HostSpec(name, command, port=LLAMA_SERVER_PORT, start_timeout=300.0)
+
+
+def _program(name: str, command: Sequence[str], environment: Mapping[str, str]) -> str:
+    """The program of a built-in host where the settings give the command: that of the command, if it is one."""
+    program = PROGRAMS[name]
+    if command and Path(command[0]).stem == program:
+        return command[0]
+    return shutil.which(program, path=environment.get("PATH")) or program
 
 
 def _own_port(home: Path, name: str) -> int:

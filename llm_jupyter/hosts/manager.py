@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from llm_jupyter._supervisor.journal import End
 from llm_jupyter._supervisor.probe import READY_NOW, is_taken, look
 from llm_jupyter._supervisor.state import FAILED, RESTART, STOP, HostState
 from llm_jupyter.errors import HostError
@@ -117,6 +118,10 @@ class LLMHostManager:
     def seen(self, spec: HostSpec) -> HostState | None:
         """What a host is doing, whichever kernel of this user started it; `None` where nobody looks after it."""
         return self._seat_of(spec).attended()
+
+    def last_end(self, spec: HostSpec) -> End | None:
+        """Why a host was put down or died last; `None` where nobody wrote that down."""
+        return self._seat_of(spec).last_end()
 
     # -- by name: for people
 

@@ -23,6 +23,7 @@ from llm_jupyter.errors import HostError
 from llm_jupyter.events import Event, HostFailed, HostReady, HostStarted, HostStopped
 from llm_jupyter.hosts._happenings import event_of
 from llm_jupyter.hosts._launch import disk_errors, last_words, start_supervisor
+from llm_jupyter.hosts._remedies import remedy
 from llm_jupyter.hosts.sight import Sight
 from llm_jupyter.hosts.spec import HostSpec, Running
 from llm_jupyter.ports import described_holder
@@ -308,7 +309,7 @@ class Seat(Sight):
         return HostError(
             f"{self.spec.name} is given up: {state.reason}{words}",
             where=self.spec.where,
-            next_step=f"Type: %llm host logs {self.spec.name}",
+            next_step=remedy(self.spec, state.reason),
             log_tail=tail,
         )
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Collection
 
+from llm_jupyter._supervisor.journal import End
 from llm_jupyter._supervisor.probe import is_taken
 from llm_jupyter._supervisor.state import LOADING, RESTARTING, STARTING, STOPPING
+from llm_jupyter.errors import HungUpError, LLMError, StreamTruncatedError, UnreachableError
+from llm_jupyter.hosts._remedies import remedy
 from llm_jupyter.hosts.manager import LLMHostManager
 from llm_jupyter.hosts.spec import HostSpec
 from llm_jupyter.ports import port_of
@@ -15,6 +20,14 @@ from llm_jupyter.types import ProviderState
 
 COMING = (STARTING, LOADING, RESTARTING)
 """What a host does before it serves."""
+
+LOST = (UnreachableError, HungUpError, StreamTruncatedError)
+"""How the end of a host shows to whoever waits for its answer."""
+
+PATIENCE = 0.5
+"""Seconds in which a supervisor that lives has written down that its host died."""
+
+LOOK = 0.02
 
 
 class ServingHosts:
@@ -77,3 +90,33 @@ class ServingHosts:
         """What starts the host of a provider by hand; empty where there is none, or it runs."""
         spec = self.behind(provider.name, provider.url)
         return spec.start_hint if spec is not None and not self._hosts.is_up(spec) else ""
+
+    async def explain(self, provider: LLMProvider, error: LLMError, since: float) -> None:
+        """Let an error tell that the host of a provider was put down or died since then, in seconds since the epoch, why that
+        was, and what to change.
+        """
+        spec = self.behind(provider.name, provider.url) or self._hosts.spec(provider.name)
+        if spec is None or not isinstance(error, LOST):
+            return
+        patience = 0.0 if isinstance(error, UnreachableError) else PATIENCE
+        if (end := await self._ended(spec, since, patience)) is not None:
+            error.what += f": the host {spec.name} {'was put down' if end.expected else 'died'} ({end.reason})"
+            error.next_step, error.is_explained = self._what_to_change(spec, end), True
+
+    async def _ended(self, spec: HostSpec, since: float, patience: float) -> End | None:
+        """How a host ended since then; where it has a supervisor, it gets so many seconds to tell."""
+        until = time.monotonic() + patience
+        while (end := self._hosts.last_end(spec)) is None or end.at < since:
+            if time.monotonic() >= until or self._hosts.seen(spec) is None:
+                return None
+            await asyncio.sleep(LOOK)
+        return end
+
+    def _what_to_change(self, spec: HostSpec, end: End) -> str:
+        """What keeps it from ending so again, and what starts it where the next question does not."""
+        starts = "" if self._hosts.is_up(spec) or self._comes_by_itself(spec) else spec.start_hint
+        return " ".join(words for words in (remedy(spec, end.reason), starts) if words) or "Ask again."
+
+    def _comes_by_itself(self, spec: HostSpec) -> bool:
+        """Whether a question starts it: the embedded model's is none of those that can be started by name."""
+        return spec.name in self._autostart or spec not in self._hosts.specs()

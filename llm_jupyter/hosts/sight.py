@@ -11,7 +11,7 @@ from pathlib import Path
 
 from llm_jupyter._supervisor.folder import HostFolder
 from llm_jupyter._supervisor.identity import ProcessIdentity, machine
-from llm_jupyter._supervisor.journal import tail_of
+from llm_jupyter._supervisor.journal import End, last_end, tail_of
 from llm_jupyter._supervisor.state import FAILED, JOINABLE, READY, RESTART, STARTING, HostState
 from llm_jupyter.hosts._launch import disk_errors
 from llm_jupyter.hosts.spec import HostStateName, HostStatus
@@ -68,6 +68,11 @@ class Sight:
         """The last lines that the host wrote."""
         return tail_of(self.folder.log, lines)
 
+    def last_end(self) -> End | None:
+        """Why it was put down or died last, as far as that was written down."""
+        journal = self.folder.last_journal()
+        return last_end(journal) if journal is not None else None
+
     async def order(self, verb: str, within: float = ORDER_TIMEOUT) -> None:
         """Ask its supervisor for something, and wait so many seconds until it has stopped, or serves after another start.
 
@@ -85,13 +90,15 @@ class Sight:
 
     def status(self, name: str) -> HostStatus:
         """How it is, without what it takes."""
-        if (state := self.attended()) is None:
-            return HostStatus(name=name, state="stopped")
+        state, end = self.attended(), self.last_end()
+        before = end.reason if end is not None and not end.given_up else ""  # of that the state tells
+        if state is None:
+            return HostStatus(name=name, state="stopped", reason=before)
         holders = self.holders()
         return HostStatus(
             name=name, state=_state_name(state), pid=state.host.pid if state.host else None, url=state.url, ours=True,
             holders=len(holders), held=ProcessIdentity.own() in holders, restarts=state.restarts, since=state.since,
-            reason=state.reason, exit_code=state.exit_code,
+            reason=state.reason or before, exit_code=state.exit_code,
         )  # fmt: skip
 
 

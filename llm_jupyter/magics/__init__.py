@@ -6,36 +6,76 @@ costs time is imported by the first magic that runs.
 
 from __future__ import annotations
 
+import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from IPython.core.interactiveshell import InteractiveShell
-from IPython.core.magic import Magics, cell_magic, line_cell_magic, magics_class, no_var_expand
-from traitlets import Enum, Float, Unicode, observe
+from IPython.core.magic import Magics, line_cell_magic, magics_class, no_var_expand
+from traitlets import Any as AnyTrait
+from traitlets import TraitError
+from traitlets.config.loader import Config, LazyConfigValue
 
-from llm_jupyter.errors import AnswerInterrupted
-from llm_jupyter.magics.args import COMPARED, COMPLETION, MEMORYLESS, OPTIONS, help_lines
-from llm_jupyter.magics.completion import complete
+from llm_jupyter.errors import AnswerInterrupted, ConfigurationError
+from llm_jupyter.magics.args import COMPARED, COMPLETION, MEMORYLESS, OPTIONS, HelpAsked, help_lines
+from llm_jupyter.magics.completion import matcher
 from llm_jupyter.magics.kernel import KernelServices
 from llm_jupyter.magics.transform import MAGICS, prompts_are_literal
 
 _ATTRIBUTE = "_llm_jupyter_magics"
 
 
+class Setting(AnyTrait):
+    """A setting that `%config` can give; `None` leaves it to the environment and the files.
+
+    The settings judge its value, and what stands follows at every statement: a command may have changed it in between.
+    """
+
+    def __init__(self, meaning: str) -> None:
+        super().__init__(None, help=meaning)
+        self.tag(config=True)
+
+    def validate(self, magics: Any, value: Any) -> Any:
+        """The value as it is kept. Raises `TraitError` where the settings do not take it."""
+        if isinstance(value, Mapping):
+            value = {name: inner for name, inner in value.items() if inner is not None}
+        if value in ("", {}) or (self.name == "timeout" and value == 0):
+            value = None
+        magics.check(str(self.name), value)
+        return value
+
+    def set(self, magics: Any, value: Any) -> None:
+        super().set(magics, value)
+        magics.changed(str(self.name))
+
+
 @magics_class
 class LLMMagics(Magics):
     """`%config LLMMagics` shows and sets these; they go before the environment and the settings file."""
 
-    default_model = Unicode("", help="provider/model that answers when none is named").tag(config=True)
-    stream = Enum(("", "live", "final"), "", help="final: display an answer once, when it is whole").tag(config=True)
-    footer = Enum(("", "on", "off"), "", help="off: no line below an answer that says who answered").tag(config=True)
-    metadata = Enum(("", "stable", "full"), "", help="full: save usage and timing in the notebook too").tag(config=True)
-    timeout = Float(0.0, help="seconds to the first token; 0: as the settings say").tag(config=True)
+    default_model = Setting("provider/model that answers when none is named")
+    fallback = Setting("models that may answer, in this order, while another cannot")
+    local_only = Setting("True: refuse every provider and model that is not local")
+    stream = Setting("final: display an answer once, when it is whole; or live")
+    footer = Setting("off: no line below an answer that says who answered; or on")
+    metadata = Setting("full: save usage and timing in the notebook too; or stable")
+    timeout = Setting("seconds to the first token")
+    event_log = Setting("True, or a path: write events as JSON lines")
+    offline = Setting("record, replay, auto or off")
+    recording = Setting("the file to record to and replay from")
+    replay_pace = Setting("seconds between two pieces of a replayed answer")
+    session = Setting("how conversations are held: session.private = True (or private = True), session.system = ...")
+    connection = Setting("how long servers are waited for, as in connection.retries = 0; before the first question")
+    limits = Setting("what may be used, as in limits.max_tokens = 500; before the first question")
+    models = Setting("how models are asked, by provider/model: a dictionary; before the first question")
+    providers = Setting("servers by name: a dictionary; before the first question")
+    hosts = Setting("model servers to start, by name: a dictionary; before the first question")
 
     def __init__(self, shell: InteractiveShell) -> None:
         super().__init__(shell)
         self.kernel = KernelServices(shell, self._overrides)
+        self.matcher = matcher(self._known)
         self.replaced: list[tuple[str, str, Callable[..., Any]]] = []
 
     @no_var_expand
@@ -58,8 +98,8 @@ class LLMMagics(Magics):
             self._run(llm_cell, line, cell)
 
     @no_var_expand
-    @cell_magic
-    def compare(self, line: str, cell: str) -> None:
+    @line_cell_magic
+    def compare(self, line: str, cell: str | None = None) -> None:
         from llm_jupyter.magics.compare import compare
 
         self._run(compare, line, cell)
@@ -101,23 +141,74 @@ Options:
     def _run(self, action: Callable[..., None], *arguments: Any) -> None:
         try:
             action(self.kernel, *arguments)
+        except HelpAsked as asked:
+            from llm_jupyter.magics.text import say
+
+            say([inspect.cleandoc(getattr(self, asked.magic.strip("%").split()[0]).__doc__)])
         except KeyboardInterrupt:
             # Escaping, it would be shown as a stack trace that takes IPython seconds to draw.
             raise AnswerInterrupted("stopped") from None
 
+    def _known(self, kind: str) -> list[str]:
+        from llm_jupyter.magics.known import known
+
+        return known(self.kernel, kind)
+
+    # -- %config
+
+    @property
+    def private(self) -> Any:
+        """The same as `session.private`."""
+        return (self.session or {}).get("private")
+
+    def check(self, name: str, value: Any) -> None:
+        """Raise `TraitError` where a setting cannot have that value now."""
+        if hasattr(self, "kernel"):  # else IPython's configuration gives it before we stand: the first question tells
+            try:
+                self.kernel.check_overrides(_given({**self._overrides(), name: value}))
+            except ConfigurationError as error:
+                raise TraitError("\n".join(error.lines())) from None
+
+    def changed(self, name: str) -> None:
+        """A setting was given by `%config`."""
+        if hasattr(self, "kernel"):
+            self.kernel.overridden(name)
+
     def _overrides(self) -> dict[str, Any]:
-        names = ("default_model", "stream", "footer", "metadata", "timeout")
-        return {name: value for name in names if (value := getattr(self, name))}
+        return _given({name: getattr(self, name) for name in self.trait_names(config=True)})
 
-    @observe("default_model")
-    def _default_changed(self, _: Any) -> None:
-        if hasattr(self, "kernel"):
-            self.kernel.default_model_changed(self.default_model)
+    def update_config(self, config: Config) -> None:
+        """A line of `%config`, and nothing else: traitlets would say again all that was said before, in an order of its own."""
+        self._load_config(config)
 
-    @observe("timeout")
-    def _timeout_changed(self, _: Any) -> None:
-        if hasattr(self, "kernel"):
-            self.kernel.timeout_changed()
+    def _find_my_config(self, config: Config) -> Config:
+        """What traitlets finds for us in a line of `%config` or a file of IPython's.
+
+        It would pass over two things in silence, or nearly: a name that is none, and one in a table. Raises `TraitError`.
+        """
+        mine: Config = super()._find_my_config(config)
+        for name, value in list(mine.items()):
+            if isinstance(value, LazyConfigValue):
+                fields = {field: inner for field, inner in vars(value).items() if not field.startswith("_")}
+                mine[name] = {**(getattr(self, name, None) or {}), **fields}
+            if name not in ("private", *self.trait_names(config=True)) and not name[:1].isupper():
+                raise TraitError(_unknown(name))
+        if "private" in mine:
+            mine["session"] = {**mine.get("session", self.session or {}), "private": mine.pop("private")}
+        return mine
+
+
+def _given(settings: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in settings.items() if value is not None}
+
+
+def _unknown(name: str) -> str:
+    if name == "home":
+        return "home cannot be set here\nThe variable LLM_JUPYTER_HOME moves it."
+    from llm_jupyter.settings import LLMSettings
+    from llm_jupyter.settings.schema import Schema
+
+    return "\n".join(Schema(LLMSettings).unknown((name,)).lines())
 
 
 def load(shell: InteractiveShell) -> None:
@@ -141,7 +232,7 @@ def load(shell: InteractiveShell) -> None:
     shell.input_transformers_cleanup.insert(0, prompts_are_literal)
     shell.input_transformers_cleanup.append(prompts_are_literal)
     if shell.Completer is not None:
-        shell.Completer.custom_matchers.append(complete)
+        shell.Completer.custom_matchers.append(magics.matcher)
     setattr(shell, _ATTRIBUTE, magics)
     magics.kernel.loaded()
 
@@ -163,8 +254,8 @@ def unload(shell: InteractiveShell) -> None:
         shell.events.unregister(event, hook)
     while prompts_are_literal in shell.input_transformers_cleanup:
         shell.input_transformers_cleanup.remove(prompts_are_literal)
-    if shell.Completer is not None and complete in shell.Completer.custom_matchers:
-        shell.Completer.custom_matchers.remove(complete)
+    if shell.Completer is not None and magics.matcher in shell.Completer.custom_matchers:
+        shell.Completer.custom_matchers.remove(magics.matcher)
     configurables: list[Any] = shell.configurables  # the stubs say that it holds shells
     if magics in configurables:
         configurables.remove(magics)

@@ -63,6 +63,9 @@ def _stop(text: str) -> str:
     return text.replace("\\n", "\n").replace("\\t", "\t")
 
 
+ASKS_IN_ITS_LINE = "%chat"
+"""The magic whose options are followed by a prompt."""
+
 OURS = ("model", "messages", "prompt", "stream")
 """Fields of a request that say who is asked what, and how the answer comes: what was said of them would be untrue."""
 
@@ -130,12 +133,15 @@ OPTIONS: tuple[Option, ...] = (
     Option(("--dry-run",), "dry_run", "show what would be sent and what was left out, and send nothing"),
     Option(("--save-prompt",), "save_prompt", "save filled-in values in the notebook too"),
 )
+OUTPUT = next(option for option in OPTIONS if option.name == "output")
 COUNT = Option(("-n",), "count", "how many are shown", _number(int, 1), "N")
 SEARCH = Option(("--search",), "search", "in all conversations: turns with these words", str, "TEXT")
 OLDER = Option(("--older",), "older", "not used for so long: 30d, 12h, 4w", str, "TIME")
 YES = Option(("--yes", "-y"), "yes", "do it without asking")
 
 NEW = Option(("--new",), "new", "begin it where there is none")
+KEPT_AS = Option(("-o", "--output"), "output", "keep the dashboard in this variable", _variable, "NAME")
+REMOTE = Option(("--remote",), "remote", "ask the remote providers too")
 
 OF_A_CONVERSATION = ("system", "no_history", "session", "append", "private", "save_prompt", "context", "dry_run")
 """Options that mean nothing to a question with no memory."""
@@ -160,17 +166,50 @@ OF_A_CONTENDER = tuple(o for o in MEMORYLESS if o.name not in ("model", "output"
 
 COMPLETION = Option(("--completion",), "completion", "continue the text as it stands, without chat roles")
 
+OF_COMMANDS: dict[str, tuple[Option, ...]] = {
+    "again": tuple(option for option in OPTIONS if option.name not in (*OF_A_CONVERSATION, "raw")),
+    "config": (Option(("--all",), "all", "list every setting"),),
+    "dash": (KEPT_AS,),
+    "doctor": (Option(("--live",), "live", "ask for one token, too: that may load a model"), REMOTE),
+    "events": (COUNT,),
+    "history": (COUNT, SEARCH),
+    "last": (OUTPUT,),
+    "models": (REMOTE,),
+    "purge": (OLDER, YES),
+    "rm": (YES,),
+    "session": (COUNT, NEW, YES),
+    "use": (Option(("--default",), "default", "in new sessions too"),),
+}
+"""The options of `%llm`'s commands."""
+
+HELP = ("-h", "--help")
+"""What asks every magic and every command how it is used."""
+
+
+class HelpAsked(Exception):
+    """Nothing is to be done but to tell how `magic` is used."""
+
+    def __init__(self, magic: str) -> None:
+        super().__init__(magic)
+        self.magic = magic
+
+
 _FLAG = re.compile(r"(--?[A-Za-z][\w-]*)(?==|\s|$)")
 _VALUE = re.compile(r"\"((?:[^\"\\]|\\.)*)\"(?=\s|$)|'((?:[^'\\]|\\.)*)'(?=\s|$)|([^\s\"']\S*)")
 
 
 def parse(line: str, options: Sequence[Option], magic: str) -> tuple[dict[str, Any], str]:
-    """The leading options of a line by name, and the rest of it to the letter. Raises `InvalidInputError`."""
+    """The leading options of a line by name, and the rest of it to the letter.
+
+    Raises `InvalidInputError`, and `HelpAsked` where one of them is `--help`.
+    """
     by_flag = {flag: option for option in options for flag in option.flags}
     values: dict[str, Any] = {}
     rest = line.lstrip()
     while found := _FLAG.match(rest):
         flag = found[1]
+        if flag in HELP:
+            raise HelpAsked(magic)
         if flag not in by_flag:
             raise _unknown(flag, by_flag, magic)
         option = by_flag[flag]
@@ -213,11 +252,27 @@ def _converted(option: Option, flag: str, text: str, magic: str) -> Any:
 
 
 def _unknown(flag: str, by_flag: dict[str, Option], magic: str) -> InvalidInputError:
-    near = difflib.get_close_matches(flag, by_flag, 1, 0.7)
-    hint = f"Did you mean {near[0]}? " if near else f"{magic}? lists the options. "
-    return InvalidInputError(
-        f"{magic} has no option {flag}", next_step=f"{hint}(A prompt that begins with a dash goes after --.)"
-    )
+    near = difflib.get_close_matches(flag, (*by_flag, *HELP), 1, 0.7)
+    hint = f"Did you mean {near[0]}?" if near else f"{magic.partition(' -')[0]}? lists the options."
+    if magic == ASKS_IN_ITS_LINE:
+        hint += " (A prompt that begins with a dash goes after --.)"
+    return InvalidInputError(f"{magic} has no option {flag}", next_step=hint)
+
+
+def options_alone(line: str, options: Sequence[Option], magic: str, instead: Callable[[str], str]) -> dict[str, Any]:
+    """The options on the first line of a cell magic, where nothing else may stand; `instead` says what to do with that.
+
+    Raises `InvalidInputError`, and `HelpAsked` for a question mark.
+    """
+    values, rest = parse(line, options, magic)
+    rest = rest.strip()
+    if rest == "?":
+        raise HelpAsked(magic)
+    if rest:
+        raise InvalidInputError(
+            f"{magic} takes only options on its first line, not {rest[:60]!r}", next_step=instead(rest)
+        )
+    return values
 
 
 def late_option(prompt: str) -> str | None:

@@ -9,8 +9,8 @@ from typing import Any
 from llm_jupyter.cache import WHOLE
 from llm_jupyter.choice import Choice
 from llm_jupyter.errors import AnswerInterrupted, InvalidInputError, LLMError, SessionError
-from llm_jupyter.magics.args import COMPLETION, OF_A_CONVERSATION, OPTIONS, late_option, parse
-from llm_jupyter.magics.dry_run import preview
+from llm_jupyter.magics.args import COMPLETION, OF_A_CONVERSATION, OPTIONS, late_option, options_alone, parse
+from llm_jupyter.magics.dry_run import has_asked, preview
 from llm_jupyter.magics.kernel import KernelServices
 from llm_jupyter.magics.prompting import Prompted, prompted
 from llm_jupyter.magics.render import UPDATE_INTERVAL, AnswerView
@@ -18,6 +18,7 @@ from llm_jupyter.magics.text import say
 from llm_jupyter.portable import AGAIN, digest_of
 from llm_jupyter.sessions import Answering, LLMSession
 from llm_jupyter.sessions.answering import TOO_EARLY
+from llm_jupyter.sessions.history import forked_from
 from llm_jupyter.sessions.progress import Progress
 from llm_jupyter.types import FinishReason, GenerationOptions, LLMResponse
 
@@ -77,10 +78,11 @@ def _asked(kernel: KernelServices, session: LLMSession, values: Mapping[str, Any
         )  # fmt: skip
     else:
         is_dry, is_private = values.get("dry_run", False), values.get("private", False)
-        if is_dry:
+        place = kernel.place(session.id, asks=not (is_dry or is_private))
+        if is_dry and has_asked(session, place.cell_id, values["typed"]):
             kernel.runs.looks()
         answering = session.ask(
-            prompt.message, place=kernel.place(session.id, asks=not (is_dry or is_private)), choice=choice,
+            prompt.message, place=place, choice=choice,
             wanted=values.get("model"), options=options, system=system, append=values.get("append", False), private=is_private, filled=prompt.filled,
             template=prompt.template, read_interval=READ_INTERVAL,
         )  # fmt: skip
@@ -188,6 +190,10 @@ def _marks(kernel: KernelServices, answering: Answering, values: Mapping[str, An
     if turn is None or not answering.session.is_kept:
         return marks
     marks |= {"session": turn.session, "turn": turn.id}
+    if forked := forked_from(answering.session.store, answering.session.record):
+        marks["forked"] = list(forked)
+    if (again := answering.asked.again) is not None and not again.answers:
+        marks["first"] = digest_of(turn.template or turn.prompt.content)  # its own cell shows no answer
     if turn.filled:
         marks["filled"] = [value.name for value in turn.filled]
     is_to_be_saved = values.get("save_prompt") or kernel.factory.settings.session.save_prompt
@@ -251,19 +257,20 @@ def resolved_choice(kernel: KernelServices, values: Mapping[str, Any]) -> Choice
 
 
 def _prompt(line: str, cell: str | None, options: Any, magic: str) -> tuple[dict[str, Any], str]:
-    values, rest = parse(line, options, magic)
     if cell is None:
+        values, rest = parse(line, options, magic)
         if not rest.strip():
             raise InvalidInputError(
                 f"{magic}: there is nothing to ask", next_step=f"Write {magic} your question, or {magic}? for help."
             )
         return values, rest
-    if rest.strip():
-        hint = "The prompt goes on the lines below."
-        if len(rest.split()) == 1:
-            hint = f"Did you mean -m {rest.strip()}? {hint}"
-        raise InvalidInputError(f"{magic} takes only options on its first line, not {rest[:60]!r}", next_step=hint)
+    values = options_alone(line, options, magic, _instead)
     prompt = cell.removesuffix("\n")
     if not prompt.strip():
         raise InvalidInputError(f"{magic}: there is nothing to ask", next_step="Write the prompt on the lines below.")
     return values, prompt
+
+
+def _instead(surplus: str) -> str:
+    below = "The prompt goes on the lines below."
+    return below if " " in surplus else f"Did you mean -m {surplus}? {below}"

@@ -12,9 +12,9 @@ from typing import IO, Any, Protocol
 from llm_jupyter.comparison import Comparison, Contender, beats, contenders_of
 from llm_jupyter.comparison.comparing import PLACE
 from llm_jupyter.comparison.page import growing, page
-from llm_jupyter.comparison.plain import answers, plain, progress
+from llm_jupyter.comparison.plain import answers, plain, progress, under_way
 from llm_jupyter.errors import AnswerInterrupted, InvalidInputError
-from llm_jupyter.magics.args import COMPARED, OF_A_CONTENDER, parse
+from llm_jupyter.magics.args import COMPARED, OF_A_CONTENDER, options_alone, parse
 from llm_jupyter.magics.chat import KEPT, generation_options
 from llm_jupyter.magics.kernel import KernelServices
 from llm_jupyter.magics.output import ReplacedOutput
@@ -22,6 +22,8 @@ from llm_jupyter.magics.prompting import prompted
 from llm_jupyter.magics.render import FIRST_NOTICE, UPDATE_INTERVAL, Budget, OverwrittenLine
 from llm_jupyter.sessions.answering import TOO_EARLY
 
+MAGIC = "%%compare"
+INSTEAD = "Each model goes after a -m of its own; the prompt goes on the lines below."
 EXAMPLE = (
     '%%compare -m embedded -m ollama/qwen3:4b, or one model under two settings: -m "embedded -t 0" -m "embedded -t 1"'
 )
@@ -37,8 +39,8 @@ class View(Protocol):
         """It is over, and stays so."""
 
 
-def compare(kernel: KernelServices, line: str, cell: str) -> None:
-    """`%%compare`. A model that fails is a column; the cell fails where all do.
+def compare(kernel: KernelServices, line: str, cell: str | None) -> None:
+    """`%%compare`. A model that fails is a column; the cell fails where all do. As a line it tells how it is used.
 
     Raises `InvalidInputError`, `AnswerInterrupted` when the person stops it, and the first error where nobody answered.
     """
@@ -73,14 +75,12 @@ def _watch(kernel: KernelServices, comparison: Comparison, view: View, notes: Se
         raise AnswerInterrupted(KEPT if has_any else TOO_EARLY)
 
 
-def _asked(line: str, cell: str) -> tuple[dict[str, Any], str]:
+def _asked(line: str, cell: str | None) -> tuple[dict[str, Any], str]:
     """The options and the prompt. Raises `InvalidInputError`."""
-    values, rest = parse(line, COMPARED, "%%compare")
-    if rest.strip():
-        raise InvalidInputError(
-            f"%%compare takes only options on its first line, not {rest[:60]!r}",
-            next_step="Each model goes after a -m of its own; the prompt goes on the lines below.",
-        )
+    if cell is None:
+        parse(line, COMPARED, "%compare")
+        raise InvalidInputError(f"%compare asks nobody: it is {MAGIC}, at the beginning of a cell", next_step=INSTEAD)
+    values = options_alone(line, COMPARED, MAGIC, lambda surplus: INSTEAD)
     if len(values.get("models", ())) < 2:
         raise InvalidInputError("%%compare needs at least two models", next_step=EXAMPLE)
     prompt = cell.removesuffix("\n")
@@ -127,7 +127,7 @@ class NotebookView:
             return
         if not has_text and now - self._began < FIRST_NOTICE:
             return
-        if self._output.show({"text/html": (shown := growing(comparison))}):
+        if self._output.show({"text/html": (shown := growing(comparison)), "text/plain": under_way(comparison)}):
             self._budget.spend(len(shown))
             self._next = max(self._next, now) + UPDATE_INTERVAL
 

@@ -11,6 +11,7 @@ from llm_jupyter.magics.text import say, shortened, table
 
 if TYPE_CHECKING:
     from llm_jupyter.settings import Entry, LLMSettings
+    from llm_jupyter.settings.keys import Key
 
 EXAMPLE = (
     "A local server in it:",
@@ -19,8 +20,6 @@ EXAMPLE = (
     'kind = "openai-compatible"',
     'base_url = "http://127.0.0.1:8080/v1"',
 )
-LIVE = ("default_model", "stream", "footer", "metadata")
-"""What can be changed while a kernel runs."""
 
 
 def config(kernel: KernelServices, line: str) -> None:
@@ -110,12 +109,19 @@ def _origin(entry: Entry) -> str:
 
 
 def _now(kernel: KernelServices, entry: Entry) -> Entry:
-    """The entry as it holds at this moment: a few settings change while the kernel runs."""
-    name = "default_model" if entry.key == ("session", "model") else entry.name
-    if name not in LIVE:
+    """The entry as it holds at this moment: a few settings are changed by commands while the kernel runs."""
+    from llm_jupyter.settings.keys import ALIASES
+    from llm_jupyter.settings.listing import shown
+    from llm_jupyter.settings.schema import Schema
+
+    factory = kernel.factory
+    settings, key = factory.settings, ALIASES.get(entry.key, entry.key)
+    changeable: dict[Key, tuple[object, object, str]] = {
+        ("default_model",): (settings.default_model, factory.providers.default_model, "%llm use"),
+        ("offline",): (settings.offline, factory.cache.mode, "%llm offline"),
+        ("session", "private"): (settings.session.private, factory.sessions.is_private, "%llm private"),
+    }
+    said, now, command = changeable.get(key, (None, None, ""))
+    if now == said:
         return entry
-    settings = kernel.factory.settings
-    now = kernel.factory.providers.default_model if name == "default_model" else kernel.display_setting(name)
-    if now == getattr(settings, name):
-        return entry
-    return replace(entry, value=str(now or "(none)"), origin="%config or %llm use, in this kernel")
+    return replace(entry, value=shown(Schema(type(settings)), key, now), origin=f"{command}, in this kernel")

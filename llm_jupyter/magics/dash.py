@@ -6,7 +6,7 @@ import difflib
 import importlib
 
 from llm_jupyter.errors import InvalidInputError
-from llm_jupyter.magics.args import OPTIONS, parse
+from llm_jupyter.magics.args import OF_COMMANDS, parse
 from llm_jupyter.magics.kernel import KernelServices
 from llm_jupyter.magics.text import say
 
@@ -42,12 +42,18 @@ def dash(kernel: KernelServices, line: str) -> None:
 
 def _asked(line: str) -> tuple[str, str | None]:
     """The name that stands on the line, and the variable; the option may stand on either side of the name."""
-    keep = [option for option in OPTIONS if option.name == "output"]
+    from llm_jupyter.widgets import DASHBOARDS
+
+    keep = OF_COMMANDS["dash"]
     before, rest = parse(line, keep, "%llm dash")
     name, _, rest = rest.partition(" ")
     after, surplus = parse(rest, keep, "%llm dash")
     if surplus:
+        one = surplus if surplus in DASHBOARDS else name
         raise InvalidInputError(
-            f"%llm dash takes one name, not {surplus[:40]!r} too", next_step="%llm dash events opens that one."
+            f"%llm dash takes one name, not {surplus[:40]!r} too",
+            next_step=f"%llm dash {one} opens that one."
+            if one in DASHBOARDS
+            else f"There are: {', '.join(DASHBOARDS)}.",
         )
     return name or USUALLY, {**before, **after}.get("output")

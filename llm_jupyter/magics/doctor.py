@@ -39,6 +39,10 @@ def _trouble(kernel: KernelServices) -> str:
         return ""
 
 
+def _quoted(value: str) -> str:
+    return shlex.quote(value) if set('"\\') & set(value) else f'"{value}"'
+
+
 def set_config(kernel: KernelServices, line: str) -> None:
     """`%llm config set KEY VALUE` and `%llm config unset KEY`; `line` is what follows `config`."""
     from llm_jupyter.doctor.config import set_value, unset
@@ -54,6 +58,11 @@ def set_config(kernel: KernelServices, line: str) -> None:
             change = set_value(file, key, value, kernel.overrides())
         case ["unset", key]:
             change = unset(file, key, kernel.overrides())
+        case ["set", key, *several] if len(several) > 1:
+            raise InvalidInputError(
+                f"%llm config set takes one value, not {len(several)}",
+                next_step=f"In quotes it is one: %llm config set {key} {_quoted(' '.join(several))}",
+            )
         case _:
             raise InvalidInputError(
                 "%llm config takes set KEY VALUE or unset KEY",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from llm_jupyter.choice import Choice
 from llm_jupyter.context import Fitted
-from llm_jupyter.sessions import Answering
+from llm_jupyter.portable import digest_of
+from llm_jupyter.sessions import Answering, LLMSession
 from llm_jupyter.types import Message
 
 
@@ -21,6 +22,12 @@ async def preview(answering: Answering) -> list[str]:
         "",
     ]
     return head + [line for message in fitted.messages for line in _written(message)]
+
+
+def has_asked(session: LLMSession, cell: str | None, typed: str) -> bool:
+    """Whether a cell has asked that before, and only looks at it now; it may have been given another question since."""
+    turns = session.store.of_cell(session.id, cell) if cell is not None else []
+    return digest_of(typed) in {digest_of(turn.template or turn.prompt.content) for turn in turns}
 
 
 def _whom(choice: Choice | None) -> str:

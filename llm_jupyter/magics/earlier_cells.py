@@ -23,8 +23,10 @@ MOST_NAMES = 3
 LONGEST_TITLE = 40
 
 _OURS = re.compile(rf"(?:^|=)[ \t]*%%?(?:{'|'.join({*MAGICS['line'], *MAGICS['cell']})})\b", re.MULTILINE)
-_LOADING = re.compile(r"^[ \t]*%(?:re)?load_ext[ \t]+llm_jupyter[ \t]*(?:\n|\Z)", re.MULTILINE)
-_LOADED = re.compile(r"The llm_jupyter extension is already loaded\..*\n.*\n?")
+_SETTING_UP = re.compile(
+    r"^[ \t]*%(?:(?:re|un)?load_ext[ \t]+llm_jupyter[ \t]*|config[ \t]+LLMMagics\b[^\n]*)(?:\n|\Z)", re.MULTILINE
+)
+_LOADED = re.compile(r"The llm_jupyter extension is already loaded\.[^\n]*+(?:\n[^\n]*+\n?)?+")
 """What IPython says when such a cell runs again; the first time it says nothing."""
 
 _BACKTICKS = re.compile("`{3,}")
@@ -125,7 +127,7 @@ def _ran(kernel: KernelServices, is_above: bool) -> Iterator[tuple[int, str]]:
     again: set[str] = set()
     passed = {*runs.gone, *([here] if here is not None else []), *(_below(kernel, here) if is_above else ())}
     for number in range(min(len(sources), now) - 1, 0, -1):
-        cell, source = runs.cells.get(number), _LOADING.sub("", sources[number]).strip()
+        cell, source = runs.cells.get(number), _SETTING_UP.sub("", sources[number]).strip()
         if cell is not None:
             again.add(source)
         if cell in passed or (cell is None and source in again):

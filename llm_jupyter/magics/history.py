@@ -11,6 +11,7 @@ from llm_jupyter.magics.kernel import KernelServices
 from llm_jupyter.magics.text import say, shortened, table
 from llm_jupyter.sessions import LLMSession
 from llm_jupyter.sessions.history import why_left_out
+from llm_jupyter.sessions.order import SILENT
 from llm_jupyter.store import Hit, TurnRecord, TurnState
 from llm_jupyter.types import FinishReason
 
@@ -93,12 +94,16 @@ def _one_turn(current: LLMSession, name: str, verb: str) -> None:
 
 
 def _restore(current: LLMSession, turn: TurnRecord) -> None:
-    if turn.is_current:
+    if turn.is_current and not turn.left_out:
         say([f"{turn.id} counts already."])
         return
-    current.restore(turn.id)
+    was_out = current.restore(turn.id)
     asked = shortened(_in_line(turn.template or turn.prompt.content), 60)
-    say([f"{turn.id} counts again: {asked}", "What comes after it sees that version; its cell still shows the other."])
+    effect = "What comes after it sees that version; its cell still shows the other."
+    if was_out:
+        until = "until that asks again" if was_out == SILENT else "without a cell, until %llm reset"
+        effect = f"It was left out, as {was_out}; now what comes after it sees it, {until}."
+    say([f"{turn.id} counts again: {asked}", effect])
 
 
 def _say_hits(hits: Sequence[Hit], text: str) -> None:

@@ -9,7 +9,7 @@ from llm_jupyter.factory import LLMFactory
 from llm_jupyter.hosts import HostStatus
 from llm_jupyter.magics.kernel import KernelServices
 from llm_jupyter.magics.text import say, table
-from llm_jupyter.processes import act, adopt_others, log
+from llm_jupyter.processes import act, adopt_others, hosts_of, log
 from llm_jupyter.wording import duration, shortened, size
 
 LOG_LINES = 40
@@ -56,13 +56,15 @@ def _row(status: HostStatus) -> tuple[str, ...]:
 def host(kernel: KernelServices, line: str) -> None:
     """`%llm host start|stop|restart|logs NAME`."""
     action, _, name = line.partition(" ")
-    name = name.strip()
-    if action not in ACTIONS or not name:
+    name, factory = name.strip(), kernel.factory
+    if action not in ACTIONS:
+        surplus = f", not {line[:40]!r}" if line else ""
         raise InvalidInputError(
-            f"%llm host takes {', '.join(ACTIONS)} and a name, not {line[:40]!r}",
-            next_step="%llm hosts lists the names.",
+            f"%llm host takes {', '.join(ACTIONS)} and a name{surplus}", next_step="%llm hosts lists the names."
         )
-    factory = kernel.factory
+    if not name:
+        names = ", ".join(hosts_of(factory))
+        raise InvalidInputError(f"%llm host {action}: which host?", next_step=f"There are: {names}.")
     if action == "logs":
         say(log(factory, name, LOG_LINES))
     else:

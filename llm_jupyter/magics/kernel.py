@@ -5,8 +5,6 @@ from __future__ import annotations
 import atexit
 import builtins
 import keyword
-import os
-import re
 import time
 from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
@@ -26,9 +24,6 @@ if TYPE_CHECKING:
     from llm_jupyter.magics.render import AnswerView
     from llm_jupyter.sessions import CellPlace, LLMSession, Whereabouts
     from llm_jupyter.types import LLMResponse
-
-KERNEL_FILE = re.compile(r"kernel-([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\.json")
-"""The connection file of a kernel that a server started: it carries the kernel's id, which survives a restart."""
 
 
 class KernelServices:
@@ -65,6 +60,11 @@ class KernelServices:
             atexit.register(self._end)
         return self._factory
 
+    @property
+    def standing(self) -> LLMFactory | None:
+        """The services, if anything needed them yet."""
+        return self._factory
+
     def close(self) -> None:
         """Close everything that was opened. Idempotent."""
         for _, _, shown in list(self._shown):
@@ -80,9 +80,7 @@ class KernelServices:
 
     def display_setting(self, name: str) -> str:
         """`stream`, `footer` or `metadata`, as it is set at this moment."""
-        settings = self.factory.settings
-        now = None if settings.is_locked(name) else self.overrides().get(name)
-        return str(now or getattr(settings, name))
+        return str(getattr(self.factory.settings, name))
 
     @property
     def in_notebook(self) -> bool:
@@ -198,17 +196,11 @@ class KernelServices:
         return told if self._factory is None else self._factory.sessions.notebook or told
 
     def _whereabouts(self) -> Whereabouts:
-        from llm_jupyter.documents import notebook_path
+        from llm_jupyter.documents import kernel_here
         from llm_jupyter.sessions import Whereabouts
 
-        if not self.in_notebook:
-            return Whereabouts()
-        kernel = self.shell.kernel  # type: ignore[attr-defined]  # ipykernel's shell has it
-        config = getattr(kernel, "config", {}).get("IPKernelApp", {})
-        file = os.path.basename(str(config.get("connection_file") or getattr(kernel.parent, "connection_file", "")))
-        found = KERNEL_FILE.fullmatch(file)
-        told = os.environ if found else {}  # else this kernel has the variables of one that started it, by nbclient say
-        return Whereabouts(found[1] if found else None, notebook_path(told, self.shell.user_ns))
+        here = kernel_here() if self.in_notebook else None
+        return Whereabouts(here.id, here.notebook) if here is not None else Whereabouts()
 
     def view(self, label: Callable[[], str], *, quiet: bool = False) -> AnswerView:
         """Where the next answer is shown."""
@@ -240,18 +232,18 @@ class KernelServices:
                 "nobody can be asked here", next_step="Add --yes to do it without asking."
             ) from None
 
-    def timeout_changed(self) -> None:
-        """`%config LLMMagics.timeout = ...` in mid-session: it holds from the next question on. Raises `ConfigurationError`."""
+    def check_overrides(self, wanted: Mapping[str, Any]) -> None:
+        """Raise `ConfigurationError` where `%config` may not say that now."""
+        from llm_jupyter.magics.live import check
+
+        check(self._factory, self.overrides(), wanted)
+
+    def overridden(self, name: str) -> None:
+        """`%config LLMMagics.NAME = ...` was typed: it holds from the next question on."""
         if self._factory is not None:
-            from llm_jupyter.settings import load_settings
+            from llm_jupyter.magics.live import follow
 
-            self._factory.sessions.current.services.timeout = load_settings(self.overrides()).timeout
-
-    def default_model_changed(self, model: str) -> None:
-        """`%config LLMMagics.default_model = ...` in mid-session: the next question asks that model."""
-        if self._factory is not None and not self._factory.settings.is_locked("default_model"):
-            self._factory.providers.default_model = model or self._factory.settings.default_model
-            self._factory.sessions.current.forget_choice()
+            follow(self._factory, self.overrides(), name)
 
 
 def _cell_id(metadata: Mapping[str, Any]) -> str | None:

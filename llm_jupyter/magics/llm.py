@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from llm_jupyter.choice import Shelf
 from llm_jupyter.errors import ForeignServerError, InvalidInputError, SessionError
 from llm_jupyter.factory import LLMFactory
 from llm_jupyter.magics import dash, doctor, events, history, hosts, models, offline, providers, sessions
-from llm_jupyter.magics.args import OF_A_CONVERSATION, OPTIONS, Option, parse
+from llm_jupyter.magics.args import HELP, OF_COMMANDS, HelpAsked, help_lines, parse
+from llm_jupyter.magics.completion import VERBS, verbs
 from llm_jupyter.magics.config import config
 from llm_jupyter.magics.kernel import KernelServices
 from llm_jupyter.magics.text import say, table
-from llm_jupyter.overview import who_answers
+from llm_jupyter.overview import OTHERS, not_asked, who_answers
 from llm_jupyter.wording import counts, shortened
 
 Command = Callable[[KernelServices, str], None]
@@ -21,13 +22,33 @@ Command = Callable[[KernelServices, str], None]
 
 def llm(kernel: KernelServices, line: str) -> None:
     """`%llm [COMMAND ...]`. Raises `InvalidInputError` for a word that is no command."""
-    word, _, rest = line.strip().partition(" ")
+    line = line.strip()
+    if (about := _help_on(line)) is not None:
+        _help(kernel, about)
+        return
+    word, _, rest = line.partition(" ")
     if not word:
         _look(kernel)
         return
     if word not in COMMANDS:
-        raise _unknown(word, line.strip())
-    COMMANDS[word][0](kernel, rest.strip())
+        raise _unknown(word, line)
+    try:
+        COMMANDS[word][0](kernel, rest.strip())
+    except HelpAsked:
+        _help(kernel, word)
+
+
+def _help_on(line: str) -> str | None:
+    """The command on which a line asks for help, empty for all of them; `None` where it asks for something else.
+
+    What ends in a question mark may be meant for a model, unless nothing but a command and its verb is before that.
+    """
+    words = line.removesuffix("?").split()
+    command, rest = (words[0], words[1:]) if words else ("", [])
+    if words and words[-1] in HELP:
+        return "" if len(words) == 1 else command if command in COMMANDS else None
+    is_asked = line.endswith("?") and (not words or command in COMMANDS)
+    return command if is_asked and (not rest or (len(rest) == 1 and rest[0] in verbs(command))) else None
 
 
 def help_text() -> str:
@@ -51,9 +72,7 @@ def _look(kernel: KernelServices) -> None:
     lines.append("")
     rows = [_provider_row(factory, shelf) for shelf in shelves if not shelf.is_absent]
     rows += [
-        (r.name, r.kind, "remote", "not asked before %llm use or -m", r.source)
-        for r in factory.registry.recipes()
-        if not r.is_local
+        (r.name, r.kind, "remote", not_asked(factory), r.source) for r in factory.registry.recipes() if not r.is_local
     ]
     lines += table(("provider", "kind", "where", "state", "from"), rows)
     if absent := [shelf.recipe.name for shelf in shelves if shelf.is_absent]:
@@ -75,6 +94,8 @@ def _provider_row(factory: LLMFactory, shelf: Shelf) -> tuple[str, ...]:
         state = f"{len(shelf.models)} model{'' if len(shelf.models) == 1 else 's'}" + (
             f", {loaded[0]} loaded" if loaded else ""
         )
+        if factory.providers.admission.is_others(recipe.name):
+            state = f"{state}; {OTHERS}"
     return recipe.name, recipe.kind, "local", state, recipe.source
 
 
@@ -84,8 +105,7 @@ def _provider_row(factory: LLMFactory, shelf: Shelf) -> tuple[str, ...]:
 def _again(kernel: KernelServices, line: str) -> None:
     from llm_jupyter.magics.chat import READ_INTERVAL, generation_options, resolved_choice, show_answer
 
-    options: Sequence[Option] = [option for option in OPTIONS if option.name not in (*OF_A_CONVERSATION, "raw")]
-    values, rest = parse(line, options, "%llm again")
+    values, rest = parse(line, OF_COMMANDS["again"], "%llm again")
     if rest:
         raise InvalidInputError(
             f"%llm again takes only options, not {rest[:40]!r}", next_step="To ask something new: %chat your question"
@@ -102,7 +122,7 @@ def _again(kernel: KernelServices, line: str) -> None:
 
 
 def _last(kernel: KernelServices, line: str) -> None:
-    values, rest = parse(line, [option for option in OPTIONS if option.name == "output"], "%llm last")
+    values, rest = parse(line, OF_COMMANDS["last"], "%llm last")
     if rest:
         raise InvalidInputError(f"%llm last takes only -o NAME, not {rest[:40]!r}")
     response = kernel.last
@@ -125,7 +145,22 @@ def _last(kernel: KernelServices, line: str) -> None:
 
 
 def _help(kernel: KernelServices, line: str) -> None:
+    if line:
+        say(_page(line))
+        return
     say([help_text(), "", "%chat and %%chat ask a model; %chat? and %%llm? list their options."])
+
+
+def _page(command: str) -> list[str]:
+    """How one command is used. Raises `InvalidInputError` for a word that is none."""
+    if command not in COMMANDS:
+        raise _unknown(command, command)
+    _, usage, text = COMMANDS[command]
+    told = [(f"%llm {command} {verb}", meaning) for verb, meaning in VERBS.get(command, {}).items() if meaning]
+    width = max((len(verb) for verb, _ in told), default=0)
+    lines = [usage, f"  {text}", *([""] if told else []), *(f"  {v:<{width}}  {m}".rstrip() for v, m in told)]
+    options = OF_COMMANDS.get(command)
+    return [*lines, "", "Options:", help_lines(options)] if options else lines
 
 
 COMMANDS: dict[str, tuple[Command, str, str]] = {
@@ -180,7 +215,8 @@ COMMANDS: dict[str, tuple[Command, str, str]] = {
 
 
 def _unknown(word: str, line: str) -> InvalidInputError:
-    near = difflib.get_close_matches(word, COMMANDS, 1, 0.65)
+    begun = [command for command in COMMANDS if len(word) > 2 and command.startswith(word)]
+    near = begun or difflib.get_close_matches(word, COMMANDS, 1, 0.65)
     if near:
         return InvalidInputError(f"%llm has no command {word[:40]!r}", next_step=f"Did you mean %llm {near[0]}?")
     return InvalidInputError(

@@ -14,6 +14,7 @@ from llm_jupyter.errors import AnswerInterrupted, InvalidInputError, LLMError
 from llm_jupyter.magics.kernel import KernelServices
 from llm_jupyter.magics.text import say, size, table, window
 from llm_jupyter.overview import trouble
+from llm_jupyter.selection import FORBIDDEN
 from llm_jupyter.types import LLMModelInfo, PullProgress
 from llm_jupyter.wording import abilities, answers_now, waited
 
@@ -36,7 +37,9 @@ def models(kernel: KernelServices, line: str) -> None:
         rows += [_row(model) for model in shelf.models]
     lines = table(("model", "where", "size", "fits", "loaded", "window", "quant", "can also"), rows, right="size")
     remote = [r.name for r in factory.registry.recipes() if not r.is_local and r.enabled]
-    if remote and not line:
+    if remote and factory.providers.local_only:
+        down.append(f"Not asked, since they are {FORBIDDEN}: {', '.join(remote)}.")
+    elif remote and not line:
         down.append(f"Not asked, since remote: {', '.join(remote)}. %llm models --remote asks them.")
     say([*lines, "", *down] if down else lines)
 

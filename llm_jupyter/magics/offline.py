@@ -11,7 +11,7 @@ from llm_jupyter.magics.kernel import KernelServices
 from llm_jupyter.magics.text import duration, say, size
 
 MEANS = {
-    "off": "Each question asks a model; nothing is kept.",
+    "off": "Each question asks a model; no answers are kept for offline use.",
     "auto": "Each question asks a model; where nobody can answer, an answer from before is given, and says so.",
     "record": "Each question asks a model; its answer is kept, and recorded beside the notebook.",
     "replay": "Nobody is asked: answers come from recordings, or the cell fails.",

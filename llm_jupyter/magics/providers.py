@@ -69,7 +69,7 @@ def providers(kernel: KernelServices, line: str) -> None:
 
 def connect(kernel: KernelServices, line: str) -> None:
     """`%llm connect NAME`."""
-    factory, name = kernel.factory, _named(line, "connect")
+    factory, name = kernel.factory, _named(kernel, line, "connect")
     status = factory.portal.run(factory.providers.connect(name))
     where = "local" if status.is_local else "remote: prompts to it leave this machine"
     took = f" It answered in {_milliseconds(status.latency)}." if status.latency is not None else ""
@@ -78,14 +78,14 @@ def connect(kernel: KernelServices, line: str) -> None:
 
 def disconnect(kernel: KernelServices, line: str) -> None:
     """`%llm disconnect NAME`."""
-    factory, name = kernel.factory, _named(line, "disconnect")
+    factory, name = kernel.factory, _named(kernel, line, "disconnect")
     factory.portal.run(factory.providers.disconnect(name))
     say([f"{name} is disconnected, and is not asked before %llm connect {name}."])
 
 
-def _named(line: str, command: str) -> str:
+def _named(kernel: KernelServices, line: str, command: str) -> str:
     name = line.strip()
-    if not name or " " in name:
+    if not name or (" " in name and name not in kernel.factory.registry):
         raise InvalidInputError(
             f"%llm {command}: which provider?", next_step=f"%llm providers lists them; then %llm {command} NAME."
         )

@@ -76,7 +76,7 @@ class RunLog:
         self._cell = None
 
     def looks(self) -> None:
-        """The cell looks at what it would ask: what it has asked before stays."""
+        """The cell looks at what it would ask, and that is what it has asked before: it stays."""
         self._looks = True
 
     def news(self, session: str) -> CellPlace:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
 from collections.abc import Callable
@@ -49,9 +50,9 @@ def _show(kernel: KernelServices) -> None:
     rows = [
         ("conversation", current.name or current.id),
         ("turns", str(record.turns if record is not None else 0)),
-        ("model", current.wanted_model or "whichever answers"),
+        ("model", current.wanted_model or "none chosen; %llm says which one answers"),
         ("system", shortened(current.system or "", 80)),
-        ("too long", "is refused" if current.policy == "strict" else "the oldest turns are left out"),
+        ("when too long", "is refused" if current.policy == "strict" else "the oldest turns are left out"),
         ("kept", "in memory only" if not current.is_kept else str(kernel.factory.store.path)),
     ]
     lines = [f"{name:<13} {value}" for name, value in rows if value]
@@ -72,14 +73,12 @@ def _new(kernel: KernelServices, line: str) -> None:
 
 
 def _list(kernel: KernelServices, line: str) -> None:
-    values, rest = parse(line, [COUNT], "%llm session list")
-    if rest:
-        raise InvalidInputError(
-            "%llm session list takes only -n N", next_step="%llm history --search TEXT finds words."
-        )
-    current, records = kernel.session(), kernel.factory.sessions.all()
+    values, words = parse(line, [COUNT], "%llm session list")
+    current, kept = kernel.session(), kernel.factory.sessions.all()
+    records = [record for record in kept if record.is_called(words)]
     if not records:
-        say(["No conversation is kept yet."])
+        none = f'No conversation is called "{words}"; %llm history --search TEXT looks through what was said.'
+        say([none if kept else "No conversation is kept yet."])
         return
     shown = records[: values.get("count", USUALLY)]
     rows = [_row(record, is_current=record.id == current.id) for record in shown]
@@ -169,18 +168,37 @@ def _import(kernel: KernelServices, line: str) -> None:
 
 
 def _resume(kernel: KernelServices, line: str) -> None:
-    """Take a conversation up from the notebook's file alone, or the kept one of that name."""
-    name = _unquoted(line)
-    if name and not name.endswith(".ipynb"):
+    """Take a conversation up from a notebook's file alone: `[FILE.ipynb] [NAME]`. One of that name that is kept goes on."""
+    file, name = _file_and_name(line)
+    path = Path(file).expanduser() if file else kernel.notebook()
+    if name and not file and not _is_only_shown(kernel, name, path):
         _use(kernel, name)
         return
-    path = Path(name).expanduser() if name else kernel.notebook()
     if path is None:
         raise SessionError("this kernel does not know its notebook", next_step="%llm session resume PATH.ipynb")
     if not path.exists():
         raise SessionError(f"there is no {path}", next_step="Save the notebook first, or give its path.")
-    kernel.factory.sessions.rebuild(conversation_of(path), path)
+    kernel.factory.sessions.rebuild(conversation_of(path, name or None), path)
     _say_notices(kernel)
+
+
+def _file_and_name(line: str) -> tuple[str, str]:
+    """The notebook and the conversation that a line names; empty where it names none."""
+    whole = _unquoted(line)
+    if whole.endswith(".ipynb"):
+        return whole, ""
+    found = re.fullmatch(r"(.*\.ipynb\W?)\s+(.+)", line)
+    return (_unquoted(found[1]), _unquoted(found[2])) if found else ("", whole)
+
+
+def _is_only_shown(kernel: KernelServices, name: str, path: Path | None) -> bool:
+    """Whether a notebook shows a conversation of that name, and none is kept here."""
+    with contextlib.suppress(SessionError):
+        kernel.factory.sessions.one(name)
+        return False
+    with contextlib.suppress(InvalidInputError):
+        return path is not None and bool(conversation_of(path, name).turns)
+    return False
 
 
 VERBS: dict[str, tuple[Callable[[KernelServices, str], None], bool]] = {
@@ -275,6 +293,9 @@ def purge(kernel: KernelServices, line: str) -> None:
     before = time.time() - seconds
     in_use = {current.id, *factory.sessions.in_use_elsewhere()}
     doomed = [record for record in factory.sessions.all() if record.updated < before and record.id not in in_use]
+    if not doomed and not factory.portal.run(factory.cache.answers.holds_older(seconds)):
+        say(["Nothing is that old: no conversation that is not in use, and no cached answer."])
+        return
     what = f"{_count(len(doomed), 'conversation')} not used for {values['older']}, and cached answers as old"
     if not values.get("yes") and not kernel.asks(f"Delete for good: {what}? [y/N] "):
         say([NOTHING])

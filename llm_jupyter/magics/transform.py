@@ -11,11 +11,12 @@ from __future__ import annotations
 import re
 from collections import deque
 
-MAGICS = {"line": ("chat", "llm"), "cell": ("chat", "compare", "llm")}
+MAGICS = {"line": ("chat", "compare", "llm"), "cell": ("chat", "compare", "llm")}
 """The names of our magics."""
 
 _CELL = re.compile(
-    rf"(?:[ \t]*\r?\n)*%%(?P<name>{'|'.join(MAGICS['cell'])})(?:[ \t]+(?P<line>[^\r\n]*))?\r?\n(?P<body>.+)", re.DOTALL
+    rf"(?:[ \t]*\r?\n)*%%(?P<name>{'|'.join(MAGICS['cell'])})(?:[ \t]++(?P<line>[^\r\n]*+))?+\r?\n(?P<body>.*)",
+    re.DOTALL,
 )
 _LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
 _OURS = re.compile(rf"(?P<indent>[ \t]*)%(?P<name>{'|'.join(MAGICS['line'])})[ \t]+(?=\S)")
@@ -29,8 +30,9 @@ def prompts_are_literal(lines: list[str]) -> list[str]:
     """
     text = "".join(lines)
     if found := _CELL.match(text):
-        return [f"get_ipython().run_cell_magic({found['name']!r}, {found['line'] or ''!r}, {found['body']!r})\n"]
-    if ("%chat" not in text and "%llm" not in text) or text.lstrip().startswith("%%"):
+        body = found["body"] or "\n"  # else IPython would refuse it, and we could not say how it is used
+        return [f"get_ipython().run_cell_magic({found['name']!r}, {found['line'] or ''!r}, {body!r})\n"]
+    if not any(f"%{name}" in text for name in MAGICS["line"]) or text.lstrip().startswith("%%"):
         return lines
     rest, result, delimiter = deque(_LINE.findall(text)), [], ""
     while rest:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from llm_jupyter.errors import InvalidInputError, SessionError
+from llm_jupyter.files import put
 from llm_jupyter.portable.exported import as_json
 from llm_jupyter.portable.markdown import as_markdown
 from llm_jupyter.store.records import SessionRecord, TurnRecord
@@ -19,7 +20,11 @@ LONGEST = 60
 
 
 def file_name(title: str) -> str:
-    """A name as that of a file, without its ending: an imported conversation may be called anything."""
+    """A name as that of a file, without its ending: an imported conversation may be called anything.
+
+    A copy is called after a notebook, with the ending of that in the middle.
+    """
+    title = re.sub(r"\.ipynb\b", "", title)
     return re.sub(r"[^\w ().,+-]+", "_", title).strip(" .")[:LONGEST] or "conversation"
 
 
@@ -29,15 +34,17 @@ def export(
     """Write a conversation as Markdown (`.md`) or JSON (`.json`), in place of an earlier export; whether it was written.
 
     `may_replace` is asked where something else stands there. Raises `InvalidInputError` for another ending, and
-    `SessionError` where it cannot be written.
+    `SessionError` where there are no turns, and where it cannot be written.
     """
     if path.suffix not in (".md", ".json"):
         raise InvalidInputError(f"{path.name} tells no format", next_step="Name a file that ends in .md or .json.")
+    if not turns:
+        raise SessionError("nothing was asked in it yet, so nothing was written", next_step="%chat your question")
     content = as_json(session, turns) if path.suffix == ".json" else as_markdown(session, turns).encode()
     try:
         if path.exists() and not EXPORTED.match(path.read_bytes()) and not may_replace():
             return False
-        path.write_bytes(content)
+        put(path, content)
     except OSError as error:
         raise SessionError(f"{path} cannot be written: {error.strerror}", next_step="Name another place.") from None
     return True

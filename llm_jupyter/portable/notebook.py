@@ -13,7 +13,7 @@ import msgspec
 
 from llm_jupyter.documents import METADATA_KEY, decoded, is_cell_id
 from llm_jupyter.errors import InvalidInputError
-from llm_jupyter.portable.questions import AGAIN, Asking, askings_of
+from llm_jupyter.portable.questions import AGAIN, Asking, askings_of, digest_of
 from llm_jupyter.types import FinishReason, LLMResponse, Timing, Usage
 
 EMPTY_ANSWER = "(The answer is empty.)"
@@ -36,15 +36,30 @@ class RebuiltTurn(msgspec.Struct, frozen=True, kw_only=True):
     lacks: tuple[str, ...] = ()
 
 
+class Beside(msgspec.Struct, frozen=True, kw_only=True):
+    """Another conversation that a notebook shows: by which `name` `conversation_of` finds it, how many `turns` of it there
+    are, and what the first of them asks.
+    """
+
+    name: str
+    turns: int
+    question: str
+
+
 class Rebuilt(msgspec.Struct, frozen=True, kw_only=True):
     """The conversation of a notebook: its turns in the document's order, and the questions that have no answer in it.
 
-    `lost` tells of answered turns whose questions do not stand in their cells: the source of the cell, for each of them.
+    `session` is its id and `forked` those of the conversations that it is a copy of, the nearest first, as far as the
+    notebook tells. `lost` tells of answered turns whose questions do not stand in their cells: the source of the cell, for
+    each of them. `beside` are the other conversations that the notebook shows.
     """
 
     turns: tuple[RebuiltTurn, ...] = ()
     unanswered: tuple[RebuiltTurn, ...] = ()
     lost: tuple[str, ...] = ()
+    session: str | None = None
+    forked: tuple[str, ...] = ()
+    beside: tuple[Beside, ...] = ()
 
     @property
     def incomplete(self) -> tuple[RebuiltTurn, ...]:
@@ -79,8 +94,8 @@ class _Notebook(msgspec.Struct, frozen=True):
 
 
 class _Saved(msgspec.Struct, frozen=True):
-    """What an answer's output says about it. `asked` is what `digest_of` says of the prompt as it was typed, or `AGAIN`;
-    `turn_id` is what `turn` was called before conversations were kept.
+    """What an answer's output says about it. `asked` is what `digest_of` says of the prompt as it was typed, or `AGAIN`, and
+    `first` what it says where such an answer is the first one to a question, whose own cell shows none. `turn_id` is what `turn` was called before conversations were kept.
     """
 
     finish_reason: str
@@ -88,9 +103,11 @@ class _Saved(msgspec.Struct, frozen=True):
     provider: str = ""
     is_local: bool = True
     session: str | None = None
+    forked: tuple[str, ...] = ()
     turn: str | None = None
     turn_id: str | None = None
     asked: str | None = None
+    first: str | None = None
     filled: tuple[str, ...] = ()
     prompt: str | None = None
     private: bool = False
@@ -111,10 +128,12 @@ class _Lost(NamedTuple):
     source: str
 
 
-def conversation_of(path: Path) -> Rebuilt:
-    """The conversation that a saved notebook shows: its own one, or the first with a name where each question has one.
+def conversation_of(path: Path, which: str | None = None) -> Rebuilt:
+    """The conversation that a saved notebook shows: the one that its last answer belongs to, with what that is a copy of.
 
-    Raises `InvalidInputError` if no notebook can be read there.
+    Questions that were asked with a name stand beside it, unless each has one; then it is the first of these. `which` asks
+    for another one, by its id or by that name. Raises `InvalidInputError` if no notebook can be read there, or if it does
+    not show that conversation.
     """
     found = decoded(path, _Notebook)
     if found is None or found[0].nbformat != 4:
@@ -123,30 +142,73 @@ def conversation_of(path: Path) -> Rebuilt:
         )
     cells = [(cell, list(askings_of(_joined(cell.source)))) for cell in found[0].cells if cell.cell_type == "code"]
     names = [one.conversation for _, askings in cells for one in askings if one.kind in ("turn", "quiet")]
-    name = None if None in names else next(iter(names), None)
     rebuilding = _Rebuilding()
     for cell, askings in cells:
-        rebuilding.take(cell, [shown for one in askings if (shown := _as_of(name, one))])
-    return rebuilding.result()
+        rebuilding.take(cell, askings)
+    if which is None:
+        return rebuilding.result(None if None in names else next(iter(names), None))
+    if (shown := rebuilding.named(which)) is None:
+        raise InvalidInputError(
+            f"{path.name} shows no conversation {which[:60]!r}",
+            next_step="%llm session resume alone says what it shows.",
+        )
+    return shown
+
+
+class _Named(NamedTuple):
+    """A turn or question, and the name that its conversation was given by the cell; `None` for the notebook's own."""
+
+    name: str | None
+    turn: RebuiltTurn
 
 
 class _Rebuilding:
-    """Takes cell after cell."""
+    """Takes cell after cell, whatever conversation they ask in."""
 
     def __init__(self) -> None:
-        self._turns: list[RebuiltTurn] = []
-        self._unanswered: list[RebuiltTurn] = []
+        self._turns: list[_Named] = []
+        self._unanswered: list[_Named] = []
         self._lost: list[_Lost] = []
         self._positions: dict[str, int] = {}
+        self._forked: dict[str, tuple[str, ...]] = {}
 
-    def result(self) -> Rebuilt:
-        """What was found."""
-        sessions = {turn.session for turn in self._turns}
+    def result(self, name: str | None) -> Rebuilt:
+        """The conversation of that name, `None` for the notebook's own, as its last answer tells which it was by then.
+
+        A copy of it goes on instead of it: the notebook was copied, and some of its cells have run since.
+        """
+        last = next((turn.session for label, turn in reversed(self._turns) if label == name), None)
+        copies = [one for one, forked in self._forked.items() if last in forked]
+        return self._of(copies[-1] if copies else last, name)
+
+    def named(self, which: str) -> Rebuilt | None:
+        """The one of that id, else the one of that name; `None` where neither is shown."""
+        for label, turn in self._turns:
+            if which == turn.session:
+                return self._of(which, label)
+        return self.result(which) if any(which == label for label, _ in self._turns) else None
+
+    def _of(self, session: str | None, name: str | None) -> Rebuilt:
+        """A conversation by its id; what does not tell its own is of the name."""
+        forked = self._forked.get(session or "", ())
+        family = {session, *forked} - {None}
+        turns: list[RebuiltTurn] = []
+        beside: dict[str, list[RebuiltTurn]] = {}
+        for label, turn in self._turns:
+            if turn.session in family or (turn.session is None and label == name):
+                turns.append(turn)
+            else:
+                beside.setdefault(label or turn.session or "", []).append(turn)
         lost = (
-            one.source for one in self._lost
-            if one.turn not in self._positions and (not sessions or one.session in sessions)
+            one.source for one in self._lost if one.turn not in self._positions and (not family or one.session in family)
         )  # fmt: skip
-        return Rebuilt(turns=tuple(self._turns), unanswered=tuple(self._unanswered), lost=tuple(lost))
+        return Rebuilt(
+            turns=tuple(turns), unanswered=tuple(turn for label, turn in self._unanswered if label == name),
+            lost=tuple(lost), session=session, forked=forked,
+            beside=tuple(
+                Beside(name=name, turns=len(turns), question=turns[0].prompt) for name, turns in beside.items() if name
+            ),
+        )  # fmt: skip
 
     def take(self, cell: _Cell, askings: Sequence[Asking]) -> None:
         """Bring together what a cell asks and what it shows, in order. A loop shows more than once what it asks.
@@ -183,12 +245,17 @@ class _Rebuilding:
     def _answered(self, asking: Asking, cell: str | None, saved: _Saved, text: str) -> None:
         if saved.private:
             return
+        if saved.session:
+            self._forked[saved.session] = saved.forked or self._forked.get(saved.session, ())
         position = self._positions.get(saved.id or "")
         if asking.kind == "again" and saved.id is None and self._turns:
             position = len(self._turns) - 1  # a notebook that was cleaned of ids
+        if asking.kind == "again" and position is None:
+            self._answered_later(saved, text)
         if asking.kind == "again" and position is not None:
-            turn = self._turns[position]
-            self._turns[position] = msgspec.structs.replace(turn, answers=(*turn.answers, _response(saved, text)))
+            name, turn = self._turns[position]
+            again = msgspec.structs.replace(turn, answers=(*turn.answers, _response(saved, text)))
+            self._turns[position] = _Named(name, again)
         elif asking.kind == "turn" and position is not None:
             # A copied cell: what it shows is the answer of the cell that it was copied from.
             self._not_answered(asking, cell)
@@ -196,16 +263,24 @@ class _Rebuilding:
             if saved.id:
                 self._positions[saved.id] = len(self._turns)
             prompt, lacks = (asking.prompt, saved.filled) if saved.prompt is None else (saved.prompt, ())
-            self._turns.append(
-                RebuiltTurn(
-                    prompt=prompt, system=asking.system, cell=cell, id=saved.id, session=saved.session, lacks=lacks,
-                    answers=(_response(saved, text),),
-                )
+            turn = RebuiltTurn(
+                prompt=prompt, system=asking.system, cell=cell, id=saved.id, session=saved.session, lacks=lacks,
+                answers=(_response(saved, text),),
             )  # fmt: skip
+            self._turns.append(_Named(asking.conversation, turn))
+
+    def _answered_later(self, saved: _Saved, text: str) -> None:
+        """A question that failed in its own cell, and was then asked again from another one."""
+        for number, (name, turn) in reversed(list(enumerate(self._unanswered))):
+            if saved.first == digest_of(turn.prompt):
+                del self._unanswered[number]
+                self._answered(Asking("turn", turn.prompt, turn.system, name), turn.cell, saved, text)
+                return
 
     def _not_answered(self, asking: Asking, cell: str | None) -> None:
         if asking.kind in ("turn", "quiet"):
-            self._unanswered.append(RebuiltTurn(prompt=asking.prompt, system=asking.system, cell=cell))
+            turn = RebuiltTurn(prompt=asking.prompt, system=asking.system, cell=cell)
+            self._unanswered.append(_Named(asking.conversation, turn))
 
 
 def _answers(cell: _Cell) -> list[tuple[_Saved, str]]:
@@ -238,10 +313,3 @@ def _text(output: _Output) -> str:
 
 def _joined(text: str | list[str]) -> str:
     return text if isinstance(text, str) else "".join(text)
-
-
-def _as_of(name: str | None, asking: Asking) -> Asking | None:
-    """What a place that asks is to the conversation of that name: a question of another one stands beside it."""
-    if asking.kind not in ("turn", "quiet") or asking.conversation == name:
-        return asking
-    return msgspec.structs.replace(asking, kind="aside") if asking.kind == "turn" else None

@@ -17,7 +17,7 @@ SWITCHES = frozenset(
 )  # fmt: skip
 """The options of `%chat` that take no value; every other one does."""
 
-_CELL = re.compile(r"(?:[ \t]*\r?\n)*%%chat(?:[ \t]+([^\r\n]*))?\r?\n(.+)", re.DOTALL)
+_CELL = re.compile(r"(?:[ \t]*\r?\n)*%%chat(?:[ \t]++([^\r\n]*+))?+\r?\n(.+)", re.DOTALL)
 _LINE = re.compile(r"^[ \t]*%(chat|llm)[ \t]+((?:[^\n]*\\\n(?!\Z))*[^\n]*)", re.MULTILINE)
 _ABOVE = re.compile(r"(?:\s*%%(?:capture|debug|prun|time|timeit)\b[^\n]*\n)+")
 _FLAG = re.compile(r"(--?[A-Za-z][\w-]*)(?==|\s|$)")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import json
 import socket
 import time
 import weakref
@@ -99,7 +100,7 @@ class Here(AbstractResolver):
 
 
 class HttpClient:
-    """Requests to one server. The session is made on first use, on the loop that uses it.
+    """Requests to one server. Each loop that uses it has a session of its own, made on first use.
 
     `gate` is called before each request, and raises the `LLMError` that forbids it.
     """
@@ -113,16 +114,18 @@ class HttpClient:
         self._gate = gate
         self._loopback = is_loopback(base_url)
         self._start_or_switch = START_OR_SWITCH if self._loopback else REACH_OR_SWITCH
-        self._session: aiohttp.ClientSession | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._sessions: dict[asyncio.AbstractEventLoop, aiohttp.ClientSession] = {}
         self._streams: weakref.WeakSet[MessageStream] = weakref.WeakSet()
 
     async def close(self) -> None:
         """Close every connection, those of running answers too. Idempotent."""
-        session, self._session = self._session, None
+        sessions, self._sessions = self._sessions, {}
         for stream in list(self._streams):
             stream.close()  # closing the session alone would leave its reader waiting
-        if session is not None and self._loop is asyncio.get_running_loop():
+        session = sessions.pop(asyncio.get_running_loop(), None)
+        for other in sessions.values():
+            other.detach()  # only its own loop may close it; it keeps no connection
+        if session is not None:
             await session.close()
 
     async def json(
@@ -190,12 +193,13 @@ class HttpClient:
                 next_step="Take the password out of its base_url, or the key out of its settings.",
             )
         loop = asyncio.get_running_loop()
-        if self._session is None or self._loop is not loop:
+        if loop not in self._sessions:
+            for gone in [one for one in list(self._sessions) if one.is_closed()]:
+                self._sessions.pop(gone).detach()
             headers = {"Accept-Encoding": "identity", "Content-Type": "application/json"}
             if self._api_key:
                 headers["Authorization"] = f"Bearer {self._api_key}"
-            self._loop = loop
-            self._session = aiohttp.ClientSession(
+            self._sessions[loop] = aiohttp.ClientSession(
                 headers=headers,
                 auto_decompress=False,
                 # No connection is kept: a model server that closes an idle one at the wrong moment would cost the next
@@ -207,7 +211,7 @@ class HttpClient:
                 max_field_size=HEADER_LIMIT,
                 cookie_jar=aiohttp.DummyCookieJar(),
             )
-        return self._session
+        return self._sessions[loop]
 
     def _url(self, path: str) -> str:
         """A path below the base URL, or below the server's root where it starts with `//`."""
@@ -262,7 +266,13 @@ class HttpClient:
 
 
 def _encoded(body: Any) -> bytes | None:
-    return None if body is None else msgspec.json.encode(body)
+    """A body as JSON in UTF-8, with a question mark for half a character: a file's name, or a text that was cut, may hold
+    one, and UTF-8 has none.
+    """
+    try:
+        return None if body is None else msgspec.json.encode(body)
+    except UnicodeEncodeError:
+        return json.dumps(msgspec.to_builtins(body), ensure_ascii=False).encode(errors="replace")
 
 
 def _has_type(response: aiohttp.ClientResponse, expected: str) -> bool:

@@ -10,9 +10,10 @@ from llm_jupyter.types import Chunk, FinishReason, LLMResponse, Timing, ToolCall
 class ResponseBuilder:
     """Gathers chunks into an `LLMResponse`."""
 
-    def __init__(self, *, provider: str, model: str, is_local: bool, tried: Sequence[str] = ()) -> None:
+    def __init__(self, *, provider: str, model: str, is_local: bool) -> None:
         self._provider = provider
-        self._tried = tuple(tried)
+        self.tried: Sequence[str] = ()
+        """Who was asked before and failed."""
         self._model = model
         self._is_local = is_local
         self._text: list[str] = []
@@ -73,5 +74,5 @@ class ResponseBuilder:
             provider=self._provider,
             is_local=self._is_local,
             from_cache=from_cache,
-            tried=self._tried,
+            tried=tuple(self.tried),
         )

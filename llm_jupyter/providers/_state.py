@@ -38,6 +38,9 @@ TRANSITIONS: Mapping[ProviderState, frozenset[ProviderState]] = {
 ANSWERING = frozenset({_S.LOADING, _S.CONNECTED, _S.DEGRADED})
 """The states in which somebody answers there."""
 
+LOST = frozenset({_S.DISCONNECTED, _S.FAILED})
+"""The states after which it may be another who answers there."""
+
 
 _STATES_AFTER: tuple[tuple[tuple[type[LLMError], ...], ProviderState], ...] = (
     ((ModelLoadingError,), _S.LOADING),

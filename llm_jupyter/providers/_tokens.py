@@ -26,8 +26,11 @@ def least_tokens(messages: Sequence[Message]) -> int:
 
 def most_tokens(message: Message) -> int:
     """An upper bound: a token is one byte of the text at least."""
-    calls = sum(len(call.name) + 2 * len(call.arguments.encode()) + MESSAGE_OVERHEAD for call in message.tool_calls)
-    return len(message.content.encode()) + calls + MESSAGE_OVERHEAD + PICTURE * len(message.images)
+    calls = sum(
+        len(call.name) + 2 * len(call.arguments.encode(errors="replace")) + MESSAGE_OVERHEAD
+        for call in message.tool_calls
+    )
+    return len(message.content.encode(errors="replace")) + calls + MESSAGE_OVERHEAD + PICTURE * len(message.images)
 
 
 def too_long(

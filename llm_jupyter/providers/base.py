@@ -15,7 +15,7 @@ import msgspec
 from llm_jupyter.errors import InvalidInputError, LLMError, ModelLoadingError, UnsupportedOperationError
 from llm_jupyter.events import Event
 from llm_jupyter.providers._response import ResponseBuilder as ResponseBuilder
-from llm_jupyter.providers._state import TRANSITIONS, ConnectionState, state_after
+from llm_jupyter.providers._state import LOST, TRANSITIONS, ConnectionState, state_after
 from llm_jupyter.types import (
     Chunk,
     GenerationOptions,
@@ -155,6 +155,8 @@ class LLMProvider(ABC):
         """How many requests the server works on at once; `None` where that is not known."""
         self.in_flight = 0
         """How many requests of this provider are under way or queued at the server."""
+        self.held: Sequence[LLMModelInfo] | None = None
+        """The models that its server has told of last; `None` once it was gone since: what comes back may hold others."""
 
     @property
     @abstractmethod
@@ -364,7 +366,7 @@ class LLMProvider(ABC):
 
     async def _look(self) -> None:
         """Something cheap that only this kind of server answers as it does."""
-        await self.get_available_models()
+        self.held = await self.get_available_models()
 
     async def _find_window(self, model: str, options: GenerationOptions) -> Window | None:
         """What stands behind `context_window`; it may raise `LLMError`s and be cancelled."""
@@ -375,6 +377,8 @@ class LLMProvider(ABC):
         return None
 
     def _enter(self, state: ProviderState, reason: str = "") -> None:
+        if state in LOST:
+            self.held = None
         if (event := self._connection.enter(state, reason)) is not None:
             self.publish(event)
 

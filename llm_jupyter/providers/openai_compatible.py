@@ -31,6 +31,7 @@ from llm_jupyter.providers._openai_wire import (
     completion_body,
     model_info,
 )
+from llm_jupyter.providers._state import LOST
 from llm_jupyter.providers._window_routes import WindowRoutes
 from llm_jupyter.providers._wire import SSEDecoder
 from llm_jupyter.providers.base import DEFAULT_OPTIONS, ChunkStream, LLMProvider, Pace, Window, checked_messages
@@ -141,7 +142,7 @@ class OpenAICompatibleProvider(LLMProvider):
         return await self._window_routes.count(client, chat_body(messages, model, options))
 
     def _enter(self, state: ProviderState, reason: str = "") -> None:
-        if state in (ProviderState.DISCONNECTED, ProviderState.FAILED):
+        if state in LOST:
             self._window_routes.forget()
         super()._enter(state, reason)
 

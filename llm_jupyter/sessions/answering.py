@@ -173,6 +173,7 @@ class Answering:
         first token.
         """
         session, asked = self.session, self.asked
+        session.services.expect_open()
         session.state = SessionState.WAITING
         if asked.joins:
             session.under_way.append(self)
@@ -202,9 +203,7 @@ class Answering:
 
     def _new_builder(self, route: Asking) -> ResponseBuilder:
         provider, model, is_local = route.answered_by or ("", "", True)
-        return ResponseBuilder(
-            provider=provider, model=model, is_local=is_local, tried=[str(one) for one in route.tried]
-        )
+        return ResponseBuilder(provider=provider, model=model, is_local=is_local)
 
     def _elapsed(self) -> float:
         return time.monotonic() - self._route.started if self._route is not None else 0.0
@@ -222,6 +221,7 @@ class Answering:
     async def _finish(self, reason: FinishReason | None = None) -> None:
         assert self._builder is not None
         assert self._route is not None
+        self._builder.tried = [str(one) for one in self._route.tried]
         response = self._builder.response(reason, from_cache=bool(self._route.source))
         self.session.last = response
         was_interrupted = reason is FinishReason.INTERRUPTED

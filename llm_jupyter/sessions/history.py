@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from llm_jupyter.errors import SessionError
+from llm_jupyter.sessions.order import SILENT
 from llm_jupyter.sessions.turns import digest_after
-from llm_jupyter.store import Place, Store, TurnRecord
+from llm_jupyter.store import Place, SessionRecord, Store, TurnRecord
 
 SHORT_ID = 4
 """Signs of a turn's id that are enough, where they are enough to tell it from others."""
@@ -44,6 +45,31 @@ def found_turn(store: Store, session: str, name: str) -> TurnRecord:
     if turn is None:
         raise SessionError(f"there is no turn {name[:40]!r} in this conversation", next_step="%llm history lists them.")
     return turn
+
+
+def bring_back(store: Store, session: str, turn: TurnRecord) -> str:
+    """Let a version of a turn count again, and that turn be in the context; why it was not, empty where it was.
+
+    One whose cell is gone stands there without a cell from now on.
+    """
+    store.restore(session, turn.id)
+    now = store.turn(session, turn.id) or turn
+    if now.left_out == SILENT:
+        store.mark(session, [now.slot], left_out="")
+    elif now.left_out:
+        store.detach(session, now.slot)
+    return why_left_out(now)
+
+
+def forked_from(store: Store, record: SessionRecord) -> tuple[str, ...]:
+    """The ids of the conversations that one is a copy of, the nearest first, as far as they are kept."""
+    ids: list[str] = []
+    parent = record.parent
+    while parent is not None and parent not in ids:
+        ids.append(parent)
+        kept = store.session(parent)
+        parent = kept.parent if kept is not None else None
+    return tuple(ids)
 
 
 def why_left_out(turn: TurnRecord) -> str:

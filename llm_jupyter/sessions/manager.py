@@ -19,7 +19,7 @@ from llm_jupyter.sessions.cells import CellPlace
 from llm_jupyter.sessions.holding import HELD, is_held_by_another, own_holder
 from llm_jupyter.sessions.identity import Found, How, Whereabouts, belongs, find, taken_from
 from llm_jupyter.sessions.naming import expect_name, name_of_copy, turns_of
-from llm_jupyter.sessions.rebuilding import as_session, shortcomings
+from llm_jupyter.sessions.rebuilding import as_session, others, shortcomings, taken_in
 from llm_jupyter.sessions.services import Services
 from llm_jupyter.sessions.session import LLMSession
 from llm_jupyter.sessions.turns import asked_in
@@ -42,8 +42,8 @@ class LLMSessionManager:
         self.notices: list[str] = []
         """What the person is to be told once, at the next answer."""
         self._services = services
-        self._system = system
-        self._policy: Policy = policy
+        self.system = system
+        self.policy: Policy = policy
         self._here: Whereabouts | None = None
         self._file = NotebookFile()
         self._is_settled = False
@@ -277,11 +277,7 @@ class LLMSessionManager:
         document = read_document(self.notebook) if self.notebook is not None else None
         if cells_of is None and document is not None and record.id in document.sessions:
             cells_of = self.notebook
-        if self.store.session(record.id) is not None:
-            record = replaced(record, id=uuid.uuid4().hex[:12])
-        if record.name is not None and self.store.named(record.name) is not None:
-            record = replaced(record, name=None)
-        record = replaced(record, holder=own_holder(), kernel=None, notebook=None, updated=time.time())
+        record = taken_in(record, self.store, time.time())
         self.store.take_in(record, [replaced(asked_in(cells_of, turn), session=record.id) for turn in turns])
         self._let_go(self.current)
         kept = self.store.session(record.id)
@@ -292,18 +288,20 @@ class LLMSessionManager:
 
         Raises `SessionError` where it shows none.
         """
+        is_own = self.notebook is not None and path.resolve() == self.notebook.resolve()
+        more = others(rebuilt, "%llm session resume" if is_own else f"%llm session resume {path}")
         if not rebuilt.turns:
-            next_step = " ".join(shortcomings(rebuilt)) or "Its %%chat cells have no saved answers."
+            next_step = " ".join((*shortcomings(rebuilt), *more)) or "Its %%chat cells have no saved answers."
             raise SessionError(f"{path.name} shows no conversation", next_step=next_step)
         own = self.current.record
-        if self.current.is_stored and {own.id, own.parent} & {turn.session for turn in rebuilt.turns if turn.session}:
+        if self.current.is_stored and rebuilt.session is not None and rebuilt.session in (own.id, own.parent):
             kept = self.store.session(own.id) or own
-            self.notices.append(f"This conversation is kept here with its {turns_of(kept)}, and goes on.")
+            self.notices += [f"This conversation is kept here with its {turns_of(kept)}, and goes on.", *more]
             return
         record, turns = as_session(rebuilt, time.time())
         self.notices = [line for line in self.notices if line != ELSEWHERE]  # it is done
         self.take_in(record, turns, "from the file alone", cells_of=path.resolve())
-        self.notices += shortcomings(rebuilt)
+        self.notices += [*shortcomings(rebuilt), *more]
 
     def close(self) -> None:
         """Let other kernels go on with the current conversation."""
@@ -335,7 +333,7 @@ class LLMSessionManager:
         return self.store.named(name) is not None
 
     def _session(self, record: SessionRecord | None, store: Store) -> LLMSession:
-        return LLMSession(self._services, store, record, system=self._system, policy=self._policy)
+        return LLMSession(self._services, store, record, system=self.system, policy=self.policy)
 
     def _bind(self, session: LLMSession) -> LLMSession:
         """Let this kernel and its notebook find that conversation again."""

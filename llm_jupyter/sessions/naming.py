@@ -41,4 +41,9 @@ def name_of_copy(record: SessionRecord, is_taken: Callable[[str], bool]) -> str:
 
 def turns_of(record: SessionRecord) -> str:
     """How many turns a conversation has, in words."""
-    return f"{record.turns} turn{'' if record.turns == 1 else 's'}"
+    return count_of(record.turns)
+
+
+def count_of(turns: int) -> str:
+    """So many turns, in words."""
+    return f"{turns} turn{'' if turns == 1 else 's'}"

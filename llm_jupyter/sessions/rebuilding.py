@@ -5,9 +5,13 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterable
 
+from msgspec.structs import replace as replaced
+
 from llm_jupyter.portable import Rebuilt, RebuiltTurn
+from llm_jupyter.sessions.holding import own_holder
+from llm_jupyter.sessions.naming import count_of
 from llm_jupyter.sessions.turns import digest_after, place_of
-from llm_jupyter.store import AnswerRecord, Filled, SessionRecord, TurnRecord, TurnState
+from llm_jupyter.store import AnswerRecord, Filled, SessionRecord, Store, TurnRecord, TurnState
 from llm_jupyter.types import FinishReason, Message
 from llm_jupyter.wording import shortened
 
@@ -19,8 +23,8 @@ QUOTED = 3
 
 def as_session(rebuilt: Rebuilt, now: float) -> tuple[SessionRecord, list[TurnRecord]]:
     """The conversation and its turns; ids are those of the file, where it has them."""
-    known = next((turn.session for turn in rebuilt.turns if turn.session), None)
-    record = SessionRecord(id=known or _new_id(), created=now, updated=now)
+    parent = next(iter(rebuilt.forked), None)
+    record = SessionRecord(id=rebuilt.session or _new_id(), created=now, updated=now, parent=parent)
     turns: list[TurnRecord] = []
     for number, turn in enumerate(rebuilt.turns, 1):
         before = place_of(turns[-1]) if turns else None
@@ -46,6 +50,28 @@ def shortcomings(rebuilt: Rebuilt) -> list[str]:
     if unanswered := [one.prompt for one in rebuilt.unanswered if not any(one.prompt in source for source in lost)]:
         lines.append(f"Without an answer in the file: {_quoted(unanswered)}.")
     return lines
+
+
+def others(rebuilt: Rebuilt, command: str) -> list[str]:
+    """What else the notebook's file shows, and what to type for it: the `command` that takes one up, with its name."""
+    lines = [
+        f"It also shows {count_of(one.turns)} of another conversation ({_quoted([one.question])}): {command} {one.name}"
+        for one in rebuilt.beside[:QUOTED]
+    ]
+    if len(more := rebuilt.beside[QUOTED:]) > 0:
+        lines.append(f"And {len(more)} more: {', '.join(one.name for one in more)}.")
+    return lines
+
+
+def taken_in(record: SessionRecord, store: Store, now: float) -> SessionRecord:
+    """A conversation that came from elsewhere, as this process keeps it: what is taken already, its id or its name, is
+    left to whoever has it, of whom it is then a copy.
+    """
+    if store.session(record.id) is not None:
+        record = replaced(record, id=_new_id(), parent=record.id)
+    if record.name is not None and store.named(record.name) is not None:
+        record = replaced(record, name=None)
+    return replaced(record, holder=own_holder(), kernel=None, notebook=None, updated=now)
 
 
 def _quoted(texts: Iterable[str]) -> str:

@@ -22,10 +22,12 @@ from llm_jupyter.events import SessionCreated, TurnReplaced, TurnRestored
 from llm_jupyter.failover import Route
 from llm_jupyter.providers.base import DEFAULT_OPTIONS
 from llm_jupyter.question import NothingEarlier, Question
+from llm_jupyter.sessions.again import UNKNOWN, OwnOptions, last_asked
 from llm_jupyter.sessions.answering import Answering, Asked
 from llm_jupyter.sessions.cells import CellPlace
-from llm_jupyter.sessions.history import Remembered, found_turn, remembered
+from llm_jupyter.sessions.history import Remembered, bring_back, found_turn, remembered
 from llm_jupyter.sessions.holding import own_holder
+from llm_jupyter.sessions.keeping import told
 from llm_jupyter.sessions.order import Order, Spot
 from llm_jupyter.sessions.services import Services
 from llm_jupyter.sessions.states import SessionState
@@ -126,6 +128,7 @@ class LLMSession:
 
     async def use(self, model: str) -> Choice:
         """Answer with that model from now on. Raises `ModelNotFoundError` and leaves things as they are."""
+        self.services.expect_open()
         self.choice = await self.services.providers.use(model)
         self.model = self.choice.full_name
         if self._is_stored:
@@ -162,7 +165,7 @@ class LLMSession:
         """
         message = Message.user(prompt, images) if isinstance(prompt, str) else prompt
         asked = Asked(
-            prompt=message, options=self._completed(options), system=system, choice=choice, wanted=wanted,
+            prompt=message, options=options, system=system, choice=choice, wanted=wanted,
             place=place or CellPlace(), append=append, joins=not private, filled=tuple(filled), template=template,
             instead=instead, read_interval=read_interval,
         )  # fmt: skip
@@ -180,7 +183,7 @@ class LLMSession:
         """
         message = Message.user(prompt, images) if isinstance(prompt, str) else prompt
         asked = Asked(
-            prompt=message, options=self._completed(options), system=system, choice=choice, wanted=wanted,
+            prompt=message, options=options, system=system, choice=choice, wanted=wanted,
             place=place or CellPlace(), sees=False, joins=False, completion=completion, read_interval=read_interval,
             alone=alone,
         )  # fmt: skip
@@ -190,18 +193,25 @@ class LLMSession:
         self, *, place: CellPlace | None = None, choice: Choice | None = None, wanted: str | None = None,
         options: GenerationOptions = DEFAULT_OPTIONS, read_interval: float = 0.0,
     ) -> Answering:  # fmt: skip
-        """Ask the last question above a place again, which is the end where none is given; both answers are kept, the new
-        one counts. Raises `SessionError` if there is none.
+        """Ask the last question above a place again, which is the end where none is given, also one that failed; all its
+        answers are kept, the new one counts. It has its own options, as far as they are known, and its own model, where no
+        other is named. Raises `SessionError` if there is none.
         """
         spot = self._spot(place := place or CellPlace(), is_asked=False)
-        turn = last_before(self.store, self.id, spot.position, spot.hidden)
+        turn = last_asked(self.store, self.id, spot.position, spot.hidden)
         if turn is None:
             raise SessionError("there is no turn to ask again", next_step="Ask something first: %chat your question")
+        if (own := self.services.asked_with.get(turn.id)) is not None:
+            options = options.merged_over(own.options)
+            if choice is None and wanted is None:
+                choice, wanted = own.choice, own.wanted
         asked = Asked(
-            prompt=turn.prompt, options=self._completed(options), system=turn.system, choice=choice, wanted=wanted,
-            place=place, again=turn, read_interval=read_interval,
+            prompt=turn.prompt, options=options, system=turn.system, choice=choice, wanted=wanted, place=place,
+            again=turn, read_interval=read_interval,
         )  # fmt: skip
-        return Answering(self, asked)
+        answering = Answering(self, asked)
+        answering.notes += [UNKNOWN] if own is None else []
+        return answering
 
     async def chat(
         self, prompt: str, *, options: GenerationOptions = DEFAULT_OPTIONS, system: str | None = None
@@ -236,8 +246,8 @@ class LLMSession:
             given = await asyncio.to_thread(self.store.system_before, self.id, spot.position, skip=spot.hidden)
         earlier = EarlierTurns(self.store, self.id, spot.position, spot.hidden) if asked.sees else NothingEarlier()
         return Question(
-            request=request, prompt=asked.prompt, system=given or self.system, options=asked.options, earlier=earlier,
-            completion=asked.completion, read_interval=asked.read_interval, is_instructed=given is not None,
+            request=request, prompt=asked.prompt, system=given or self.system, options=self._completed(asked.options),
+            earlier=earlier, completion=asked.completion, read_interval=asked.read_interval, is_instructed=given is not None,
             policy=self.policy,
         )  # fmt: skip
 
@@ -295,6 +305,7 @@ class LLMSession:
             was_saved=document is not None and self.order.lists(spot.cell), filled=asked.filled, template=asked.template,
         )  # fmt: skip
         self.store.add(turn)
+        self.services.asked_with[turn.id] = OwnOptions(asked.options, asked.choice, asked.wanted)
         if self._order is not None:
             self._order.note(place_of(turn))
         if spot.replaces is not None:
@@ -358,7 +369,7 @@ class LLMSession:
 
     def save(self, **changes: Any) -> None:
         """Write down what the conversation is set to, and that it is used now by this process."""
-        config = SessionConfig(model=self.model, system=self.system, options=_told(self.options), context=self.policy)
+        config = SessionConfig(model=self.model, system=self.system, options=told(self.options), context=self.policy)
         self.record = msgspec.structs.replace(
             self.record, config=config, updated=time.time(), **{"holder": own_holder(), **changes}
         )
@@ -373,12 +384,12 @@ class LLMSession:
         """The turn of that id, or the only one whose id begins so. Raises `SessionError`."""
         return found_turn(self.store, self.id, name)
 
-    def restore(self, turn: str) -> None:
-        """Let an older version of a turn count again. Raises `SessionError` where there is none of that id."""
-        self.find_turn(turn)
-        self.store.restore(self.id, turn)
+    def restore(self, turn: str) -> str:
+        """As `bring_back`. Raises `SessionError` where there is no turn of that id."""
+        why = bring_back(self.store, self.id, self.find_turn(turn))
         self._order = None
         self.events.publish(TurnRestored(session=self.id, turn=turn))
+        return why
 
     def _take_over(self, config: SessionConfig) -> None:
         """What it was set to when it was kept."""
@@ -387,13 +398,3 @@ class LLMSession:
         self.options = msgspec.convert(config.options, GenerationOptions).merged_over(self.options)
         if config.context in ("window", "strict"):
             self.policy = "strict" if config.context == "strict" else "window"
-
-
-def _told(options: GenerationOptions) -> dict[str, Any]:
-    """Options as they are stored: those that say something."""
-    plain = GenerationOptions()
-    given = {
-        n: v for n in options.__struct_fields__ if (v := getattr(options, n)) != getattr(plain, n) and n != "timeout"
-    }
-    values: dict[str, Any] = msgspec.to_builtins(given)
-    return values

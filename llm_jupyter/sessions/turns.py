@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 import msgspec
@@ -52,10 +52,17 @@ def place_of(turn: TurnRecord) -> Place:
 
 
 def last_before(store: Store, session: str, position: float, hidden: Collection[str] = ()) -> TurnRecord | None:
-    """The last turn before a position that a model sees anything of; it is almost always the first one that is read."""
+    """The last turn before a position that a model sees anything of."""
+    return first_before(store, session, position, hidden, lambda turn: bool(messages_of(turn)))
+
+
+def first_before(
+    store: Store, session: str, position: float, hidden: Collection[str], accepts: Callable[[TurnRecord], bool]
+) -> TurnRecord | None:
+    """The nearest turn before a position that is accepted; it is almost always the first one that is read."""
     for count in (1, 50):
         nearest = store.before(session, position, limit=count, skip=hidden)
-        if (found := next((turn for turn in nearest if messages_of(turn)), None)) is not None:
+        if (found := next(filter(accepts, nearest), None)) is not None:
             return found
     return None
 

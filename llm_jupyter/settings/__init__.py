@@ -7,7 +7,7 @@ Every setting can be given as `LLM_JUPYTER_<NAME>`, nested ones with a double un
 """
 
 from llm_jupyter.settings.keys import PREFIX
-from llm_jupyter.settings.layers import SYSTEM_FILE, load_settings, system_files
+from llm_jupyter.settings.layers import SYSTEM_FILE, all_faults, load_settings, system_files, with_overrides
 from llm_jupyter.settings.listing import Entry, Explanation, entries, explanation, is_table
 from llm_jupyter.settings.model import FILE_NAME, LLMSettings, home_folder
 from llm_jupyter.settings.provenance import Layer, Provenance, Source
@@ -38,6 +38,7 @@ __all__ = [
     "ProviderSettings",
     "SessionSettings",
     "Source",
+    "all_faults",
     "entries",
     "explanation",
     "home_folder",
@@ -45,6 +46,7 @@ __all__ = [
     "load_settings",
     "memory_size",
     "system_files",
+    "with_overrides",
     "write_default_model",
     "written_size",
 ]

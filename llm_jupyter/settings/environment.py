@@ -7,6 +7,7 @@ What no file knows is named in small letters. A whole table can be given as JSON
 
 from __future__ import annotations
 
+import difflib
 import json
 import re
 from collections.abc import Collection, Mapping
@@ -18,6 +19,14 @@ from llm_jupyter.settings.keys import NAMED, PREFIX, Key
 from llm_jupyter.settings.provenance import Layer, Source
 
 Names = Mapping[str, Collection[str]]
+OTHERS = frozenset({PREFIX + "HOST"})
+"""Variables of ours that are no settings: a process that a supervisor starts has its host's name."""
+
+TABLES = ("session", "connection", "limits", *NAMED)
+
+NEARLY = 0.8
+"""How alike two names are of which one is a slip for the other."""
+
 _SINGULAR = {"providers": "provider", "models": "model", "hosts": "host"}
 
 
@@ -30,16 +39,38 @@ def environment_layer(environment: Mapping[str, str], settings: Collection[str],
     values: dict[str, Any] = {}
     variables: dict[Key, str] = {}
     for variable, text in sorted(environment.items()):
-        section, separator, rest = variable.removeprefix(PREFIX).partition("__")
-        section = section.lower()
+        section = _section(variable)
+        _, separator, rest = variable.removeprefix(PREFIX).partition("__")
         if section == "home" and variable == PREFIX + "HOME" and text:
             values["home"], variables["home",] = home, variable
         if not variable.startswith(PREFIX) or section not in settings or section == "home":
-            continue  # a variable of another part of the project, or of a newer version
+            _expect_no_slip(variable, section, settings)
+            continue
         key = _key(variable, section, rest, known, values) if separator else (section,)
         variables[key] = variable
         _put(values, key, _value(variable, key, text), variable)
     return Layer(Source.ENVIRONMENT, values, "the environment", variables=variables)
+
+
+def unknown_variables(environment: Mapping[str, str], settings: Collection[str]) -> list[str]:
+    """The variables that look like settings of ours and are none: of a newer version, say, or of another program."""
+    ours = [name for name in environment if name.startswith(PREFIX) and name not in OTHERS]
+    return sorted(name for name in ours if _section(name) not in settings)
+
+
+def _section(variable: str) -> str:
+    return variable.removeprefix(PREFIX).partition("__")[0].lower()
+
+
+def _expect_no_slip(variable: str, section: str, settings: Collection[str]) -> None:
+    """Raise `ConfigurationError` for a name that is nearly a setting's: `LOCAL_ONYL` must not pass for nothing said."""
+    if variable.startswith(PREFIX) and section not in settings and variable not in OTHERS:
+        single = [f"{table}__{section[len(table) + 1 :]}" for table in TABLES if section.startswith(table + "_")]
+        for near in [*single, *difflib.get_close_matches(section, settings, 1, NEARLY)]:
+            raise ConfigurationError(
+                f"the variable {variable} names no setting",
+                next_step=f"Did you mean {PREFIX}{near.upper()}{variable[len(PREFIX) + len(section) :]}?",
+            )
 
 
 def _key(variable: str, section: str, rest: str, known: Names, values: Mapping[str, Any]) -> tuple[str, ...]:

@@ -18,10 +18,11 @@ from llm_jupyter.errors import ConfigurationError
 from llm_jupyter.settings.environment import environment_layer
 from llm_jupyter.settings.keys import ALIASES, NAMED, written
 from llm_jupyter.settings.model import AS_FOUND, FILE_NAME, LLMSettings, home_folder, same
-from llm_jupyter.settings.problems import explained, no_toml
+from llm_jupyter.settings.problems import explained, faults, no_toml
 from llm_jupyter.settings.provenance import Layer, Provenance, Source
 from llm_jupyter.settings.schema import Schema
 from llm_jupyter.settings.sections import CREDENTIALS
+from llm_jupyter.settings.writing import expect_own
 
 SYSTEM_FILE = Path("llm_jupyter") / FILE_NAME
 """The system's settings file, below each folder of Jupyter's config path."""
@@ -41,7 +42,27 @@ def load_settings(
     `ConfigurationError` naming the place of what is wrong: the file with the line, the variable or %config.
     """
     home = home_folder(environment)
-    layers = layers_around(_person_layer(home / FILE_NAME), overrides or {}, environment, system)
+    return _out_of(home, layers_around(_person_layer(home / FILE_NAME), overrides or {}, environment, system))
+
+
+def with_overrides(settings: LLMSettings, overrides: Mapping[str, Any]) -> LLMSettings:
+    """The settings that `load_settings` read, where `%config` says this now; no file is read again.
+
+    Raises `ConfigurationError`.
+    """
+    config = config_layer(overrides)
+    layers = settings.provenance.layers
+    return _out_of(settings.home, [config if layer.source is Source.CONFIG else layer for layer in layers])
+
+
+def config_layer(overrides: Mapping[str, Any]) -> Layer:
+    """What `%config` says. Raises `ConfigurationError` where it says two things of one setting."""
+    layer = Layer(Source.CONFIG, _plain(overrides), "%config")
+    use_one_name(layer)
+    return layer
+
+
+def _out_of(home: Path, layers: Sequence[Layer]) -> LLMSettings:
     values, held = merged(layers), locks_on_others(layers)
     said = {**values, "providers": {**values.get("providers", {}), **held}} if held else values
     provenance = Provenance(layers, said)
@@ -56,6 +77,24 @@ def load_settings(
     return settings
 
 
+def all_faults(
+    overrides: Mapping[str, Any] | None = None,
+    environment: Mapping[str, str] = os.environ,
+    *,
+    system: Sequence[Path] | None = None,
+) -> list[ConfigurationError]:
+    """All that is wrong with what `load_settings` reads, as far as it can be told at once; empty where nothing is."""
+    try:
+        home = home_folder(environment)
+        layers = layers_around(_person_layer(home / FILE_NAME), overrides or {}, environment, system)
+        LLMSettings.model_validate({"home": home, **(values := merged(layers))})
+    except ConfigurationError as fault:
+        return [fault]
+    except ValidationError as error:
+        return list(faults(error, Provenance(layers, values), Schema(LLMSettings)).values())
+    return []
+
+
 def layers_around(
     person: Layer, overrides: Mapping[str, Any], environment: Mapping[str, str], system: Sequence[Path] | None
 ) -> list[Layer]:
@@ -64,7 +103,7 @@ def layers_around(
     Raises `ConfigurationError` for a place that cannot be read.
     """
     ours, locks = _system_layers(system_files() if system is None else system)
-    config = Layer(Source.CONFIG, _plain(overrides), "%config")
+    config = config_layer(overrides)
     known = _names([config, person, *ours, *locks])
     variables = environment_layer(environment, LLMSettings.model_fields, known, home_folder(environment))
     layers = [*locks, config, variables, person, *ours]
@@ -116,7 +155,10 @@ def _system_layers(files: Sequence[Path]) -> tuple[list[Layer], list[Layer]]:
 
 def _file_layer(file: Path, source: Source) -> Layer:
     try:
-        text = file.read_text(encoding="utf-8")
+        with file.open(encoding="utf-8-sig") as opened:
+            if source is Source.PERSON:
+                expect_own(file, os.fstat(opened.fileno()))
+            text = opened.read()
         values = tomllib.loads(text)
     except (FileNotFoundError, NotADirectoryError):
         return Layer(source, {}, str(file))

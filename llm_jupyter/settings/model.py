@@ -11,6 +11,7 @@ import platformdirs
 from pydantic import BaseModel, Field, PrivateAttr, ValidationError, field_validator, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from llm_jupyter.errors import ConfigurationError
 from llm_jupyter.settings.keys import ALIASES, NAMED, PREFIX, Key, read
 from llm_jupyter.settings.provenance import Provenance
 from llm_jupyter.settings.schema import Schema
@@ -39,9 +40,18 @@ ITS_LIMITS = frozenset({"memory_limit", "on_memory", "idle_unload"})
 
 
 def home_folder(environment: Mapping[str, str] = os.environ) -> Path:
-    """The folder of everything that is kept: `LLM_JUPYTER_HOME`, else the platform's folder for user data."""
+    """The folder of everything that is kept: `LLM_JUPYTER_HOME`, else the platform's folder for user data.
+
+    Raises `ConfigurationError` for a user who has no home folder: Jupyter cannot do without, wherever ours is.
+    """
     configured = environment.get(PREFIX + "HOME")
-    return Path(configured).expanduser().absolute() if configured else platformdirs.user_data_path("llm_jupyter")
+    try:
+        Path.home()
+        return Path(configured).expanduser().absolute() if configured else platformdirs.user_data_path("llm_jupyter")
+    except RuntimeError:  # no HOME, and none in the list of users
+        raise ConfigurationError(
+            "this user has no home folder, and Jupyter needs one", next_step="Set HOME to a folder of your own."
+        ) from None
 
 
 class LLMSettings(Section):

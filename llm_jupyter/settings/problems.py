@@ -15,7 +15,10 @@ from llm_jupyter.settings.schema import Schema
 
 
 def no_toml(file: Path, error: Exception) -> ConfigurationError:
-    """The error for a file that cannot be parsed; the parser says the line."""
+    """The error for a file that cannot be parsed, with the line; the parser says it."""
+    if isinstance(error, UnicodeDecodeError):
+        line = error.object.count(b"\n", 0, error.start) + 1
+        return ConfigurationError(f"{file} is not valid TOML: line {line} is not UTF-8", next_step="Save it as UTF-8.")
     return ConfigurationError(f"{file} is not valid TOML: {error}", next_step="Mend that line, then try again.")
 
 

@@ -44,7 +44,9 @@ def without_secrets(name: str, value: Any) -> Any:
 def _text_without_secrets(text: str) -> str:
     text = re.sub(r"(?<=://)[^/?#]*@", f"{MASK}@", text)
     return re.sub(
-        r"([\w-]+)=([^&\s]+)", lambda found: f"{found[1]}={MASK}" if names_a_secret(found[1]) else found[0], text
+        r"(?<![\w-])([\w-]+)=([^&\s]+)",
+        lambda found: f"{found[1]}={MASK}" if names_a_secret(found[1]) else found[0],
+        text,
     )
 
 

@@ -109,7 +109,9 @@ class Database:
 
     def _opened(self) -> sqlite3.Connection:
         if self._is_closed:
-            raise StoreError("the store of conversations is closed")
+            raise StoreError(
+                "the store of conversations is closed", next_step="open() of its LLMFactory opens it again."
+            )
         if self._connection is None:
             if self.path is None:
                 self._connection = open_in_memory()

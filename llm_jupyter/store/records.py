@@ -58,6 +58,10 @@ class SessionRecord(msgspec.Struct, frozen=True, kw_only=True):
         """What it is called where people read of it: its name, its notebook, its first question in quotes, or its id."""
         return self.name or (Path(self.notebook).name if self.notebook else self.quoted or self.id)
 
+    def is_called(self, words: str) -> bool:
+        """Whether its title has these words in it, as they stand but in any case."""
+        return words.casefold() in self.title.casefold()
+
     @property
     def quoted(self) -> str:
         """The beginning of its first question on one line, in quotes; empty where there is none."""

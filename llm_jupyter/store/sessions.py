@@ -6,6 +6,8 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Collection, Iterator
+from contextlib import closing
+from itertools import islice
 
 from llm_jupyter.store.records import SessionConfig, SessionRecord
 from llm_jupyter.store.sql import as_json, columns, reading_rows, run, text, transaction
@@ -42,10 +44,15 @@ def get(connection: sqlite3.Connection, session: str) -> SessionRecord | None:
     return next(iter(_records(run(connection, f"{SELECT} WHERE id = ?", session))), None)
 
 
-def latest(connection: sqlite3.Connection, limit: int | None) -> list[SessionRecord]:
-    """The last updated ones, the latest first."""
-    at_most = -1 if limit is None else limit
-    return _records(run(connection, f"{SELECT} ORDER BY updated DESC, rowid DESC LIMIT ?", at_most))
+def latest(connection: sqlite3.Connection, limit: int | None, called: str = "") -> list[SessionRecord]:
+    """The last updated ones that are called so, the latest first. SQLite itself tells cases apart outside of ASCII."""
+    with reading_rows(), closing(run(connection, f"{SELECT} ORDER BY updated DESC, rowid DESC")) as rows:
+        return list(islice((record for record in map(_record, rows) if record.is_called(called)), limit))
+
+
+def count(connection: sqlite3.Connection) -> int:
+    """How many there are."""
+    return int(run(connection, "SELECT count(*) FROM sessions").fetchone()[0])
 
 
 def named(connection: sqlite3.Connection, name: str) -> list[SessionRecord]:

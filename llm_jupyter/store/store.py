@@ -76,9 +76,14 @@ class Store:
             self._database.know(record)
         return record
 
-    def sessions(self, *, limit: int | None = None) -> list[SessionRecord]:
-        """The conversations, the last updated first."""
-        return _latest_first(self._database.look(lambda connection: sessions.latest(connection, limit)))[:limit]
+    def sessions(self, *, limit: int | None = None, called: str = "") -> list[SessionRecord]:
+        """The conversations whose title has `called` in it, whatever the case, the last updated first."""
+        found = self._database.look(lambda connection: sessions.latest(connection, limit, called))
+        return _latest_first(found)[:limit]
+
+    def count(self) -> int:
+        """How many conversations there are."""
+        return len(self.sessions()) if self.trouble else self._database.do(sessions.count)
 
     def sessions_of(
         self,
@@ -220,6 +225,10 @@ class Store:
     def restore(self, session: str, turn: str) -> None:
         """Make a version the current one of its slot again, in the place that the slot has now."""
         self._database.do(lambda connection: turns.restore(connection, session, turn), session)
+
+    def detach(self, session: str, slot: str) -> None:
+        """Let a slot stand in the context without a cell."""
+        self._database.do(lambda connection: turns.detach(connection, session, slot), session)
 
     def settle(self, session: str) -> int:
         """End the turns under way, whose process is gone: interrupted where text had arrived, else failed. How many."""

@@ -136,6 +136,13 @@ def restore(connection: sqlite3.Connection, session: str, turn: str) -> None:
         )  # fmt: skip
 
 
+def detach(connection: sqlite3.Connection, session: str, slot: str) -> None:
+    """Let a slot stand in the context without a cell: what becomes of that says nothing about it any more."""
+    with transaction(connection):
+        sql = f"UPDATE turns SET cell = NULL, notebook = NULL, left_out = '' WHERE {CURRENT} AND slot = ?"
+        run(connection, sql, session, slot)
+
+
 def get(connection: sqlite3.Connection, session: str, turn: str) -> TurnRecord | None:
     """The one of that id."""
     return next(iter(_found(connection, "session = ? AND id = ?", session, turn)), None)

@@ -29,6 +29,7 @@ from llm_jupyter.events import Event, FactoryClosed, Feed
 from llm_jupyter.factory import LLMFactory
 from llm_jupyter.here import Here, here
 from llm_jupyter.portal import Job
+from llm_jupyter.widgets.asking import is_asked_by_program
 from llm_jupyter.widgets.bundle import BundledWidget
 from llm_jupyter.widgets.channel import Channel
 from llm_jupyter.widgets.picture import Picture
@@ -195,8 +196,10 @@ class Dashboard(BundledWidget):
         if self._is_closed:
             return {"text/plain": repr(self)}, {}
         picture = self.picture()
-        view = {"version_major": 2, "version_minor": 1, "model_id": self.model_id}
-        return {WIDGET_VIEW: view, "text/html": picture.html, "text/plain": picture.text}, {}
+        saved = {"text/html": picture.html, "text/plain": picture.text}
+        if is_asked_by_program():  # whoever reads its file would get the page of a kernel that is gone, and no picture
+            return saved, {}
+        return {WIDGET_VIEW: {"version_major": 2, "version_minor": 1, "model_id": self.model_id}, **saved}, {}
 
     # -- on the portal's loop
 
@@ -291,9 +294,10 @@ class Dashboard(BundledWidget):
             logger.exception("the dashboard %s could not be sent", self.name)
 
     def _tell(self, message: dict[str, Any]) -> None:
+        """Send a message, with the moment that it is here: the page counts from such moments, and its clock may be another."""
         with self._lock:
             if not self._is_closed:
-                self.send(message)
+                self.send({**message, "now": round(time.time(), 3)})
 
     # -- from the page
 
@@ -360,11 +364,15 @@ class Dashboard(BundledWidget):
             self.seen(not was_seen)
 
     async def _do(self, verb: str, values: dict[str, Any]) -> None:
+        """One action; if it fails, that is said, until one succeeds."""
+        before = self.channel.state.get("notice")
         try:
             action = getattr(self, f"do_{verb}", None)
             if action is None:
                 raise InvalidInputError(f"this dashboard cannot {verb[:40]!r}")
             await action(**values)
+            if before and before["error"] and before is self.channel.state.get("notice"):
+                self.channel.drop("notice")
         except LLMError as error:
             self.say("\n".join(error.lines()), is_error=True)
         except Exception as error:

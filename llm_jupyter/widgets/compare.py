@@ -140,6 +140,7 @@ class CompareDashboard(Dashboard):
         self._show_columns(view)
         if any(shown.get(name) != head[name] for name in ("number", "over", "hidden")):
             self.show("spread", view.spread())
+        self.show("prompts", view.titles)
         self.show("prompt", shortened(comparison.prompts[view.prompt], PROMPT_SHOWN))
         self.show("order", view.order)
         self.show("view", head)

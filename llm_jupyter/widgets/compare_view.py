@@ -14,6 +14,7 @@ import msgspec
 from llm_jupyter.choice import Choice, answers
 from llm_jupyter.comparison import Comparison, Lane, LaneState, Trial, contenders_of
 from llm_jupyter.comparison.plain import LOADED_FIRST, progress
+from llm_jupyter.comparison.trial import pace
 from llm_jupyter.comparison.words import seconds
 from llm_jupyter.errors import InvalidInputError
 from llm_jupyter.types import LLMModelInfo
@@ -48,6 +49,8 @@ class View:
         self.prompt = 0
         self.runs = [0] * len(comparison.contenders)
         self.is_blind = False
+        self.titles = [_in_a_line(prompt, 80) for prompt in comparison.prompts]
+        """What each prompt is called in a list to choose from; it never changes, so it travels once."""
         self._orders: dict[int, list[int]] = {}
         self._judged: set[int] = set()
         self._since: dict[tuple[Lane, bool], float] = {}
@@ -125,10 +128,9 @@ class View:
 
     def head(self) -> dict[str, Any]:
         """What is known of it as a whole."""
-        lanes, prompts = self.comparison.progress, self.comparison.prompts
+        lanes = self.comparison.progress
         return {
             "prompt": self.prompt,
-            "prompts": [_in_a_line(prompt, 80) for prompt in prompts],
             "repeats": self.comparison.repeats,
             "over": sum(lane.is_over for lane in lanes),
             "progress": progress(self.comparison),
@@ -216,19 +218,23 @@ def queues(comparison: Comparison) -> dict[Lane, int]:
 
 
 def figures(lane: Lane) -> dict[str, Any]:
-    """What is measured of an answer so far; times in seconds, `more` characters are not shown."""
+    """What is measured of an answer so far; times in seconds, `more` characters are not shown.
+
+    `about` says that its tokens are the pieces that came, since no server told how many.
+    """
     trial = lane.trial
+    is_told = trial is not None and trial.tokens is not None
     if trial is None:
-        growing = lane.seconds - (lane.first_token or 0.0)
-        rate = (lane.tokens - 1) / growing if lane.first_token is not None and lane.tokens > 1 and growing > 0 else None
+        rate = pace(lane.tokens, lane.first_token, lane.seconds)
         measured = {"first_token": lane.first_token, "rate": rate, "tokens": lane.tokens or None}
     else:
         measured = {
-            "first_token": trial.first_token, "rate": trial.tokens_per_second, "tokens": trial.tokens,
-            "total": trial.total, "queued": trial.queued,
+            "first_token": trial.first_token, "rate": trial.tokens_per_second if is_told else trial.pieces_per_second,
+            "tokens": trial.tokens if is_told else trial.pieces or None, "total": trial.total, "queued": trial.queued,
         }  # fmt: skip
     return {
         **{name: round(value, 3) if value is not None else None for name, value in measured.items()},
+        "about": not is_told,
         "more": max(0, len(lane.text) - SHOWN),
     }
 
@@ -236,10 +242,10 @@ def figures(lane: Lane) -> dict[str, Any]:
 def cells(state: dict[str, Any], number: int) -> list[str]:
     """A contender's row in the table of a saved file, from what is shown."""
     column, known = state[f"column:{number}"], state[f"figures:{number}"]
-    rate, tokens = known["rate"], known["tokens"]
+    rate, tokens, about = known["rate"], known["tokens"], "~" if known["about"] else ""
     return [
-        column["name"], column["state"], seconds(known["first_token"]), f"{rate:.1f}" if rate else "",
-        f"{tokens:,}" if tokens is not None else "", seconds(known.get("total")), seconds(known.get("queued")),
+        column["name"], column["state"], seconds(known["first_token"]), f"{about}{rate:.1f}" if rate else "",
+        f"{about}{tokens:,}" if tokens is not None else "", seconds(known.get("total")), seconds(known.get("queued")),
         "better" if column["better"] else "", shortened(state.get(f"text:{number}") or column["error"], 200),
     ]  # fmt: skip
 

@@ -54,9 +54,14 @@ class View:
 
 @dataclass(frozen=True)
 class Listed:
-    """The conversations, the notebook's first, and the one that is open; `elsewhere` are those that other kernels use."""
+    """The conversations that were used last, the notebook's first, how many are `kept` in all, and the one that is open.
+
+    `named` are those of all that are called what is looked for; `elsewhere` are those that other kernels use.
+    """
 
     records: Sequence[SessionRecord]
+    named: Sequence[SessionRecord]
+    kept: int
     opened: SessionRecord
     elsewhere: frozenset[str]
 
@@ -70,17 +75,23 @@ class Turns:
     later: int
 
 
-def listed(llm: LLMFactory, view: View) -> Listed:
-    """The conversations that were used last. One that was open and is gone gives way to the notebook's."""
+def listed(llm: LLMFactory, view: View, called: str = "") -> Listed:
+    """The conversations that were used last, and those that are called so. One that was open and is gone gives way to the
+    notebook's.
+    """
     current = llm.sessions.current
-    kept = {record.id: record for record in llm.store.sessions(limit=CONVERSATIONS)}
-    own = kept.pop(current.id, None) or current.store.session(current.id) or current.record
+    last = {record.id: record for record in llm.store.sessions(limit=CONVERSATIONS)}
+    stored = last.pop(current.id, None) or llm.store.session(current.id)
+    own = stored or current.store.session(current.id) or current.record
     opened = own
     if view.session not in (None, own.id):
-        opened = kept.get(str(view.session)) or llm.store.session(str(view.session)) or own
-    records = [own, *kept.values()][:CONVERSATIONS]
-    held = (one.id for one in (*records, opened) if is_held_by_another(one.holder))
-    return Listed(records, opened, frozenset(held))
+        opened = last.get(str(view.session)) or llm.store.session(str(view.session)) or own
+    records = [own, *last.values()][:CONVERSATIONS]
+    named = llm.store.sessions(limit=CONVERSATIONS, called=called) if called else []
+    if stored is None and own.is_called(called):  # it is private, or nothing was asked in it yet
+        named = [own, *named]
+    held = (one.id for one in (*records, *named, opened) if is_held_by_another(one.holder))
+    return Listed(records, named, llm.store.count() + (stored is None), opened, frozenset(held))
 
 
 def turns(llm: LLMFactory, view: View, there: Listed) -> Turns:

@@ -38,6 +38,9 @@ logger = logging.getLogger(__name__)
 HITS = 20
 """Turns that a search shows."""
 
+SHORTEST = 2
+"""Characters from which on turns are looked for: almost every turn has a word that begins with a given letter."""
+
 UNDATED = (TurnReplaced, TurnRestored, StoreDegraded)
 """What changes turns although it is no use of their conversation, which would change when that was used last."""
 
@@ -62,6 +65,7 @@ class SessionsDashboard(Dashboard):
         self._view = View()
         self._is_changed = True
         self._seen: SessionRecord | None = None
+        self._sought = ""
         self._must_measure = asyncio.Event()
         self._measuring = self.llm.portal.start(self._keep_measuring())
         self.show("hits", None)
@@ -74,8 +78,8 @@ class SessionsDashboard(Dashboard):
     async def refresh(self, events: Sequence[Event]) -> None:
         """Look at the list, which costs little; at the turns only where something happened to them."""
         view, is_changed, self._is_changed = self._view, self._is_changed, False
-        there = await asyncio.to_thread(listed, self.llm, view)
-        self._show_list(there)
+        there = await asyncio.to_thread(listed, self.llm, view, sought := self._sought)
+        self._show_list(there, sought)
         if view.session not in (None, there.opened.id) and view is self._view:
             self._view = view = View()
         is_changed |= there.opened != self._seen or any(isinstance(event, UNDATED) for event in events)
@@ -87,9 +91,12 @@ class SessionsDashboard(Dashboard):
 
     # -- what is shown
 
-    def _show_list(self, there: Listed) -> None:
+    def _show_list(self, there: Listed, sought: str) -> None:
         self.show("conversations", [self._row(record, there) for record in there.records])
-        self.show("is_all", len(there.records) < CONVERSATIONS)
+        named = [self._row(record, there) for record in there.named]
+        is_all = len(named) < CONVERSATIONS
+        self.show("named", {"text": sought, "rows": named, "is_all": is_all} if sought else None)
+        self.show("kept", there.kept)
         trouble = self.llm.store.trouble
         remedy = "%llm doctor tells what to do about it."
         self.show("trouble", f"Conversations are no longer kept on disk: {trouble}. {remedy}" if trouble else "")
@@ -206,8 +213,9 @@ class SessionsDashboard(Dashboard):
         self.say(f"Written to {await asyncio.to_thread(write)}.")
 
     async def do_search(self, text: str) -> None:
-        """Find turns by their words; nothing to look for ends it."""
-        if not (words := text.strip()):
+        """Find conversations by their names, and turns by their words; nothing to look for ends it."""
+        self._sought = words = text.strip()
+        if len(words) < SHORTEST:
             self.show("hits", None)
             return
         found = await asyncio.to_thread(lambda: self.llm.store.search(words, limit=HITS))
@@ -250,7 +258,7 @@ class SessionsDashboard(Dashboard):
             ("→" if one["current"] else "", one["title"], str(one["turns"]), _moment(one["updated"]), one["model"])
             for one in state["conversations"][:PICTURED]
         ]
-        more = len(state["conversations"]) - len(shown)
+        more = state["kept"] - len(shown)
         lines = [state["trouble"], f"{more} more are kept." if more else "", in_words(state["meter"])]
         headings = ("", "conversation", "turns", "last used", "model")
         return Picture(self.title, headings, shown, [one for one in lines if one])

@@ -178,7 +178,7 @@ def test_a_conversation_is_renamed_and_deleted(room: Room) -> None:
 
     delete = frame.get_by_role("button", name="Delete Paired samples")
     delete.click()
-    question = frame.get_by_role("alertdialog", name="Delete Paired samples with its 0 turns?")
+    question = frame.get_by_role("alertdialog", name="Delete Paired samples?")
     question.get_by_role("button", name="No").click()
     expect(delete).to_be_focused()
     delete.click()

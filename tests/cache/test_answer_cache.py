@@ -55,6 +55,14 @@ async def newest(cache: AnswerCache, prompt: str = "hi") -> Kept | None:
 # -- what it keeps
 
 
+async def test_it_tells_whether_anything_is_older_than_a_time_in_whatever_order_it_came(cache: AnswerCache) -> None:
+    assert not await cache.holds_older(10)
+    for prompt, model, created in (("a", "m", 995.0), ("b", "m", 900.0), ("b", "n", 999.0)):
+        await cache.put(answer_of(prompt, model=model, created=created))
+    assert await cache.holds_older(50)
+    assert not await cache.holds_older(200)
+
+
 async def test_an_answer_outlives_the_process_that_kept_it(folder: Path, cache: AnswerCache) -> None:
     kept = answer_of("hi", "a", "\u2028\x00", created=5.0)
     assert await cache.put(kept)

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from routes import Faulty
 from servers.scripted import End, reply
 
-from llm_jupyter.cache import MODES, Asker, LLMCache, age_in_words
+from llm_jupyter.cache import MODES, Asker, LLMCache, Request, age_in_words
+from llm_jupyter.cache.nearly import differences
 from llm_jupyter.choice import Choice
 from llm_jupyter.defaults import ModelDefaults
 from llm_jupyter.errors import (
@@ -28,7 +29,7 @@ from llm_jupyter.errors import (
 )
 from llm_jupyter.events import AnswerRecorded, AnswerReplayed, ErrorOccurred, EventBus
 from llm_jupyter.settings import ModelSettings
-from llm_jupyter.types import Chunk, FinishReason, ToolCallDelta, Usage
+from llm_jupyter.types import Chunk, FinishReason, GenerationOptions, Image, Message, ToolCallDelta, Usage
 
 DOWN = LLMConnectionError("nobody answers there")
 
@@ -208,6 +209,57 @@ async def test_a_miss_says_what_was_not_recorded_and_what_to_type(tmp_path: Path
         assert desk.lives == 0
 
 
+async def test_a_miss_says_how_the_same_question_was_asked_where_it_was_recorded(tmp_path: Path) -> None:
+    async with Desk(tmp_path, mode="record") as desk:
+        await desk.ask("Name a colour.", temperature=0.5, seed=3, max_tokens=9)
+        desk.cache.mode = "replay"
+        with pytest.raises(OfflineMissError) as caught:
+            await desk.ask("Name a colour.", temperature=0.5, max_tokens=8, think=True)
+        assert caught.value.lines() == [
+            'offline, and no answer was recorded for "Name a colour." as it is asked here: '
+            "one was, with --max-tokens 9 and --seed 3 and no --think",
+            "%llm offline record, and run the cell; or %llm offline off asks the model.",
+        ]
+        with pytest.raises(OfflineMissError, match=r'no answer by local/n was recorded for "Name a colour."\n'):
+            await desk.ask("Name a colour.", model="local/n")
+
+
+async def test_where_no_recording_is_known_a_miss_finds_the_same_question_in_the_cache(tmp_path: Path) -> None:
+    async with Desk(tmp_path, mode="record") as desk:
+        desk.cache.place(None, desk.notebook.parent)
+        await desk.ask(seed=3)
+        desk.cache.mode = "replay"
+        with pytest.raises(OfflineMissError, match="one was, with --seed 3"):
+            await desk.ask()
+
+
+@pytest.mark.parametrize(
+    ("recorded", "asked", "told"),
+    [
+        (["hi"], ["yo", "hey", "hi"], ["no conversation before it"]),
+        (["yo", "hey", "hi"], ["hi"], ["another conversation before it"]),
+        (["*be brief", "hi"], ["hi"], ["another system prompt"]),
+        (["hi"], ["*be brief", "yo", "hey", "hi"], ["no system prompt", "no conversation before it"]),
+        (["hi"], ["hi"], []),
+    ],
+)
+def test_what_stood_before_a_question_is_told_in_words(recorded: list[str], asked: list[str], told: list[str]) -> None:
+    def request(said: list[str]) -> Request:
+        written = [Message.system(text[1:]) if text[0] == "*" else Message.user(text) for text in said]
+        return Request.of(written, GenerationOptions())
+
+    assert differences(request(asked), request(recorded)) == told
+
+
+def test_pictures_and_roles_are_told_too() -> None:
+    plain = Request.of([Message.user("hi")], GenerationOptions())
+    picture = Request.of([Message.user("hi", [Image(b"x", "image/png")])], GenerationOptions())
+    raw = Request.of([Message.user("hi")], GenerationOptions(stop=("x",)), completion=True)
+    assert differences(plain, picture) == ["other pictures"]
+    assert differences(plain, raw) == ["--completion", "another --stop"]
+    assert differences(raw, plain) == ["a chat's roles", "no --stop"]
+
+
 async def test_a_miss_of_one_model_names_another_one_that_answered(tmp_path: Path) -> None:
     async with Desk(tmp_path, mode="record") as desk:
         await desk.ask(model="local/n")
@@ -225,11 +277,15 @@ async def test_another_option_is_a_miss(tmp_path: Path) -> None:
             await desk.ask(temperature=0.6)
 
 
-async def test_a_bad_line_in_the_notebooks_own_recording_is_named(tmp_path: Path) -> None:
-    async with Desk(tmp_path, mode="replay") as desk:
-        desk.recording.write_text("<<<<<<< HEAD\n")
+async def test_a_bad_line_in_the_notebooks_own_recording_is_named_where_nothing_else_answers(tmp_path: Path) -> None:
+    async with Desk(tmp_path, mode="record") as desk:
+        await desk.ask()
+        desk.recording.write_text("<<<<<<< HEAD\n" + desk.recording.read_text())
+        desk.cache.mode = "replay"
+        assert (await desk.ask()).source == "recording"
         with pytest.raises(CacheError, match=r"work\.recording\.jsonl: line 1 "):
-            await desk.ask()
+            await desk.ask("something else")
+        assert (await desk.cache.status()).recorded == 1
         assert "line 1" in (await desk.cache.status()).trouble
 
 

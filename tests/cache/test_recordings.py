@@ -380,37 +380,46 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("line", HOSTILE.values(), ids=HOSTILE)
-def test_a_line_that_is_no_answer_is_named_in_one_or_two_lines(path: Path, line: bytes) -> None:
+def test_beside_a_line_that_is_no_answer_the_others_answer_and_it_is_named_once(
+    path: Path, line: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
     written(path, answer_of("one"), answer_of("two"))
     path.write_bytes(path.read_bytes() + line.replace(b"\n", b" ") + b"\n" + GOOD.encode())
-    with pytest.raises(CacheError) as caught:
-        recording(path).find(request_of("one").digest)
-    assert f"{path}: line 3 is no recorded answer" in str(caught.value)
-    assert 1 <= len(caught.value.lines()) <= 2
+    run = recording(path)
+    assert [heard(run, prompt, 1) for prompt in ("one", "two", "hi")] == [["m on one"], ["m on two"], ["m on hi"]]
+    run.add(answer_of("one", "more"))
+    assert heard(run, "one", 1) == ["more"]
+    assert caplog.messages == [f"{path}: line 3 is no recorded answer; the others answer"]
+    trouble = run.trouble()
+    assert trouble is not None
+    assert trouble.what == f"{path}: line 3 is no recorded answer"
+    assert len(trouble.lines()) == 2
 
 
 @pytest.mark.parametrize("line", HOSTILE.values(), ids=HOSTILE)
-def test_recording_goes_on_beside_a_line_that_nobody_can_read_and_keeps_it(path: Path, line: bytes) -> None:
+def test_recording_goes_on_beside_a_line_that_nobody_can_read_which_stays_and_is_named(
+    path: Path, line: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
     line = line.replace(b"\n", b" ")
     path.write_bytes(line + b"\n")
-    written(path, answer_of("one"))
+    written(path, answer_of("one"), answer_of("two"))
     assert path.read_bytes().split(b"\n")[0] == line
-    assert path.read_bytes().count(b"\n") == 2
+    assert path.read_bytes().count(b"\n") == 3
+    assert caplog.messages == [f"{path}: line 1 is no recorded answer; the others answer"]
 
 
 @given(lines=st.lists(st.binary(max_size=40) | st.just(GOOD.encode()), max_size=4))
-def test_whatever_a_file_holds_it_is_read_or_refused_in_one_or_two_lines(
+def test_whatever_a_file_holds_its_whole_lines_are_read_and_the_others_told_in_one_or_two_lines(
     lines: Sequence[bytes], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     path = tmp_path_factory.mktemp("notes") / "work.recording.jsonl"
     path.write_bytes(b"\n".join(lines))
     is_good = all(line == GOOD.encode() for part in lines for line in part.split(b"\n") if line.strip())
-    if is_good:
-        assert recording(path).count() == sum(GOOD.encode() == line for line in lines)
-        return
-    with pytest.raises(CacheError) as caught:
-        recording(path).count()
-    assert 1 <= len(caught.value.lines()) <= 2
+    run = recording(path)
+    assert run.count() == sum(GOOD.encode() == line for line in lines)
+    trouble = run.trouble()
+    assert (trouble is None) == is_good
+    assert trouble is None or 1 <= len(trouble.lines()) <= 2
 
 
 def test_a_huge_file_is_refused_unread(path: Path) -> None:

@@ -144,9 +144,10 @@ def test_an_error_is_seen_with_its_next_step_on_the_page_and_in_plain_text() -> 
     first, second = failure.lines()
     bundle = comparison._repr_mimebundle_()
     for page in (Page(bundle["text/html"]), Page(growing(comparison))):
-        assert {"half", first, second} <= set(page.styles)
-        assert "color:var(--jp-error-color1" in page.styles[first]
-        assert "overflow-wrap:anywhere" in page.styles[first], "a long name would widen a narrow column"
+        told = f"✕ failed: {first}"
+        assert {"half", told, second} <= set(page.styles), "not by its colour alone"
+        assert "color:var(--jp-error-color1" in page.styles[told]
+        assert "overflow-wrap:anywhere" in page.styles[told], "a long name would widen a narrow column"
     assert bundle["text/plain"].splitlines()[-2:] == [f"a failed: {first}", f"    {second}"]
 
 
@@ -258,12 +259,13 @@ def test_compare_calls_back_while_it_runs_and_an_interrupt_hands_over_what_has_a
         ({"prompts": []}, "nothing to compare"),
         ({"models": []}, "no model to compare"),
         ({"prompts": ["p", None, 3.0]}, "prompts\\[1\\] has to be a text, not a value of type NoneType"),
+        ({"prompts": pandas.DataFrame({1: [0], "q": ["p"]})}, "such as df\\['q'\\]"),
         ({"prompts": {"q": "p"}}, "the prompt has to be a text, not a value of type dict"),
         ({"prompts": 5}, "not a value of type int"),
         ({"prompts": " \n"}, "the prompt is empty"),
         ({"prompts": ["p", "  "]}, "prompts\\[1\\] is empty"),
-        ({"models": 5}, "has no name"),
-        ({"models": ["m", None]}, "has no name"),
+        ({"models": 5}, "has to be a text, not a value of type int"),
+        ({"models": ["m", None]}, "has to be a text, not a value of type NoneType"),
         ({"repeats": 0}, "whole number from 1 on, not 0"),
         ({"repeats": 1.5}, "repeats has to be a whole number"),
         ({"parallel": "2"}, "parallel has to be a whole number from 1 on, not '2'"),

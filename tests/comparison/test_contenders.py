@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pandas
 import pytest
 from contests import labels
 from hypothesis import given
@@ -64,6 +65,9 @@ def test_what_holds_for_all_holds_where_a_contender_says_nothing_else() -> None:
         ([], "no model to compare"),
         ([""], "has no name"),
         ([{"temperature": 1}], "has no name"),
+        ([("m", {"temperature": 0})], "a model to compare has to be a text, not a value of type tuple"),
+        ([{"model": 3}], "has to be a text, not a value of type int"),
+        (pandas.DataFrame({"model": ["m"], "seed": [1]}), "models cannot be a whole table"),
         ([{"model": "m", "temprature": 1}], "Did you mean temperature"),
         ([{"model": "m", "temperature": "hot"}], "a setting cannot be so"),
     ],

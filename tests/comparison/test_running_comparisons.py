@@ -15,7 +15,7 @@ from servers.paced import ModelServer, endless
 from servers.scripted import DONE, End, Gate, answer, delta, event, finish, reply, sse
 
 from llm_jupyter.comparison import Comparison, LaneState, run
-from llm_jupyter.comparison.plain import LOADED_FIRST
+from llm_jupyter.comparison.plain import LOADED_FIRST, said_of
 from llm_jupyter.errors import InvalidInputError
 from llm_jupyter.events import ModelLoaded
 from llm_jupyter.factory import LLMFactory
@@ -194,13 +194,26 @@ async def test_it_is_stopped_from_any_thread_and_keeps_what_has_arrived(
     first, second, third = comparison
     assert first.answer.startswith("tick")
     assert (first.finish, second.finish, third.finish) == ("interrupted", "interrupted", "stop")
-    assert second.answer == ""
+    assert (second.answer, second.pieces) == ("", 0)
+    assert first.pieces == first.answer.count("tick")
     assert comparison.was_stopped
     assert len(one.chats) == 1
     visit = next(visit for visit in one.visits if visit.request.method == "POST")
     assert await visit.until_left() > 0
     comparison.stop()
     assert [lane.state for lane in comparison.progress] == [LaneState.STOPPED, LaneState.STOPPED, LaneState.DONE]
+
+
+async def test_what_came_is_counted_in_pieces_where_no_server_counts(llm: LLMFactory, one: ModelServer) -> None:
+    pieces = delta(reasoning_content="hmm"), delta("a "), delta("b ")
+    one.next(sse(*pieces, finish(), DONE), sse(*pieces, End.RESET))
+    comparison = await run(contest("hi", "one/m", "one/n"), llm)
+    whole, broken = comparison
+    assert (whole.finish, broken.finish) == ("stop", "error")
+    for trial, lane in zip(comparison, comparison.progress, strict=True):
+        assert (trial.tokens, trial.pieces) == (None, 3)
+        assert (trial.pieces_per_second or 0) > 0
+        assert "~3 tokens" in said_of(lane)
 
 
 async def test_stopped_before_it_runs_it_asks_nobody(llm: LLMFactory, one: ModelServer) -> None:
@@ -267,6 +280,7 @@ async def test_repeated_answers_are_replayed_in_their_order_without_asking_anybo
     assert told == [trial.answer for trial in first if trial.contender == "two/m"] == ["Red.", "Blue.", "Red again."]
     for trial in again:
         assert trial.queued is None or not trial.from_cache
+        assert trial.pieces == 0, "a recording comes in other pieces than an answer"
         if trial.contender == "two/m":
             assert trial.from_cache
             assert (trial.model, trial.answered_by) == ("two/m", "")

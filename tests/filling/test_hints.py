@@ -86,8 +86,34 @@ def test_a_known_name_that_chance_may_have_made_code_or_mathematics_gets_a_hint(
     assert (filled.text, filled.filled, filled.hints) == (prompt, (), hints)
 
 
-def test_a_name_that_is_filled_in_beside_code_gets_no_hint() -> None:
-    assert fill("`{name}` is {name}", {"name": "Ada"}).hints == ()
+def test_a_name_that_is_filled_in_elsewhere_is_still_said_to_stay_where_it_is_code() -> None:
+    filled = fill("`{name}` is {name}", {"name": "Ada"})
+    assert (filled.text, filled.hints) == ("`{name}` is Ada", (CODE,))
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "name.upper()", "name!r", "name:>10", "n+1", "n - 1", "n*2", "n[n+1]", "name[0:1]", "n:.2f", "n:>{n}", "n!r:>{n}",
+    ],
+)  # fmt: skip
+def test_what_only_an_f_string_would_fill_in_gets_a_hint(expression: str) -> None:
+    prompt = f"before {{{expression}}} after {{{expression}}}"
+    filled = fill(prompt, {"name": "Ada", "n": 1})
+    assert filled.text == prompt
+    assert filled.hints == (f"{{{expression}}} stays as it is: only names, attributes and keys are filled in.",)
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "{nobody.upper()} {nobody!r}", "{n: 1} {n:[1]} {n:'x'}", "{name, n} {name,n}", "{name of the city}", "{name!important}", "{name._hidden}", "{name.}", "{name[]}", "{name[k}",
+        r"x_{n+1} x^{n-1} \frac{n-1}{n+1}", "${n+1} {{n+1}} {{n + 1}}", "`{n+1}` $a {n+1}$", "```\n{n+1}\n```", "{n+1", "{n+\n1}",
+    ],
+)  # fmt: skip
+def test_braces_of_prose_and_of_other_languages_get_no_hint(prompt: str) -> None:
+    filled = fill(prompt, {"name": "Ada", "n": 1})
+    assert (filled.text, filled.hints) == (prompt, ())
 
 
 def test_there_are_only_a_few_hints() -> None:
@@ -100,6 +126,20 @@ def test_there_are_only_a_few_hints() -> None:
 def test_a_long_expression_is_shortened_in_its_hint() -> None:
     (hint,) = fill("{name" + "[0]" * 1000 + "}", {"name": ()}).hints
     assert len(hint) < 120
+
+
+@pytest.mark.parametrize("kind", [SystemExit, GeneratorExit])
+def test_a_value_whose_code_wants_to_end_the_kernel_stays_with_a_hint(kind: type[BaseException]) -> None:
+    class Ends:
+        @property
+        def now(self) -> str:
+            raise kind
+
+        def __str__(self) -> str:
+            raise kind
+
+    hints = [f"{{ends{end}}} stays as it is: reading it raised {kind.__name__}." for end in ("", ".now")]
+    assert fill("{ends} {ends.now} {{ends.now}}", {"ends": Ends()}).hints == tuple(hints)
 
 
 def test_an_interrupt_while_a_value_is_read_gets_through() -> None:

@@ -173,6 +173,31 @@ def test_a_text_that_speaks_of_addresses_stays_as_it_is() -> None:
     assert filled({1: {text}}).text == f"{{1: {{'{text}'}}}}"
 
 
+@pytest.mark.parametrize("unit", ["x", "1,", "/", "ipykernel_", "ipykernel_1/", " at 0x", " object at 0", "<a at 0x1"])
+def test_a_million_characters_of_any_kind_are_described_in_one_pass(unit: str) -> None:
+    # A reader that begins anew at each character needs an hour for them.
+    text = unit * (1_000_000 // len(unit))
+    value = type("Long", (), {"__repr__": lambda _: text})()
+    for shown in (filled(value), filled(ValueError(text)), filled([value]), filled(pd.DataFrame({"a": [value]}))):
+        assert unit in shown.text
+        assert len(shown.text) < 20_000
+
+
+def test_wherever_a_text_names_the_file_of_a_cell_no_process_is_told() -> None:
+    for before, after in (("", ""), ("'", "'"), ("<code at ", ", line 1>"), ("a=", ":7")):
+        one, other = (filled(ValueError(f"{before}/tmp/ipykernel_{pid}/12.py{after}")).text for pid in (17, 18))
+        assert one == other
+        assert "a cell" in one
+
+
+def test_half_a_character_is_a_question_mark_among_other_values_too() -> None:
+    half = "a\udcff.txt"
+    assert filled([half, "ok.txt"]).text == '["a?.txt", "ok.txt"]'
+    long = filled([half * 10_000, Plain()])
+    assert (long.hints, long.text[:10]) == ((), "['a?.txta?")
+    assert long.filled[0].was_cut
+
+
 def test_a_large_array_is_shortened() -> None:
     shown = filled(np.zeros((1000, 1000)))
     assert shown.text.startswith("array 1,000 x 1,000 of float64:\narray([[0., 0., 0., ..., 0., 0., 0.],")

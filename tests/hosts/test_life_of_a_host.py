@@ -127,16 +127,41 @@ async def test_a_host_that_never_was_ready_is_given_up_at_once_with_its_last_wor
 
 async def test_a_command_that_cannot_be_run_says_so(tmp_path: Path) -> None:
     async with hosting(tmp_path) as (hosts, _):
-        with pytest.raises(HostError, match=r"/nowhere/ollama cannot be run: No such file"):
+        with pytest.raises(HostError, match=r"/nowhere/ollama cannot be run: No such file") as caught:
             await hosts.ensure(HostSpec("x", ("/nowhere/ollama", "serve")))
+        assert caught.value.next_step == "Install it, or give its whole path as the first word of command in [hosts.x]."
     assert leases_in(tmp_path) == []
 
 
 async def test_a_host_that_never_answers_is_given_up_after_its_time_and_ended(tmp_path: Path) -> None:
     async with hosting(tmp_path) as (hosts, _):
-        with pytest.raises(HostError, match=r"not ready within 1 s"):
+        with pytest.raises(HostError, match=r"not ready within 1 s: nothing answers at port \d+") as caught:
             await hosts.ensure(problem("problem", "never", "deaf", start_timeout=1.0))
+        assert caught.value.next_step.startswith("Its command is to listen at {port}, which is ")
         assert started_below(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "ready", "answer", "setting"),
+    [
+        (("slow", "60"), "/health", "/health answers 503", "start_timeout"),
+        ((), "/healthz", "/healthz answers 404", "ready"),
+    ],
+)
+async def test_one_that_answers_but_is_never_ready_says_what_it_answers_and_which_setting_that_is_about(
+    tmp_path: Path, words: tuple[str, ...], ready: str, answer: str, setting: str
+) -> None:
+    async with hosting(tmp_path) as (hosts, _):
+        with pytest.raises(HostError, match=answer) as caught:
+            await hosts.ensure(problem("problem", *words, ready=ready, start_timeout=1.5))
+        assert f"{setting} in [hosts.problem]" in caught.value.next_step
+
+
+async def test_a_command_that_returns_is_asked_for_what_stops_its_server(tmp_path: Path) -> None:
+    async with hosting(tmp_path) as (hosts, _):
+        with pytest.raises(HostError, match="it ended with exit code 0") as caught:
+            await hosts.ensure(problem("problem", "exit", "0"))
+        assert "stop_command of [hosts.problem]" in caught.value.next_step
 
 
 async def test_one_that_is_still_loading_is_waited_for_and_says_so(tmp_path: Path) -> None:
@@ -166,7 +191,7 @@ async def test_stop_takes_it_from_all_who_use_it_and_the_next_use_starts_it_anew
         await hosts.start("problem")
         await hosts.stop("problem")
         assert is_dead(other["pid"])
-        assert hosts.one("problem").state == "stopped"
+        assert (hosts.one("problem").state, hosts.one("problem").reason) == ("stopped", "stopped on request")
         assert "HostFailed" not in await holder.has_heard("HostStopped")
         status = await hosts.start("problem")
         assert status.state == "running"

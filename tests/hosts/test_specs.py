@@ -6,7 +6,6 @@ import os
 import signal
 import socket
 import sys
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +16,7 @@ from live import eventually
 from llm_jupyter.errors import ConfigurationError, HostError
 from llm_jupyter.events import HostStopped
 from llm_jupyter.hosts import HostSpec, builtin_specs, spec_from_settings
-
-
-@dataclass
-class Table:
-    command: list[str]
-    environment: dict[str, str] = field(default_factory=dict)
-    port: int | None = None
-    ready: str = "/health"
-    memory_limit: int | None = None
-    on_memory: Any = "warn"
-    idle_unload: float | None = None
-    stop_command: list[str] | None = None
-    start_timeout: float = 60.0
+from llm_jupyter.settings import HostSettings
 
 
 def programs(folder: Path, *names: str) -> dict[str, str]:
@@ -65,21 +52,42 @@ def test_ollama_is_started_where_its_own_variable_says(tmp_path: Path, address: 
     assert builtin_specs(environment)["ollama"].port == port
 
 
+def table_of(*command: str, **fields: Any) -> HostSettings:
+    return HostSettings.model_validate({"command": command, **fields})
+
+
 def test_the_settings_become_a_spec_and_the_limit_for_all_is_below_a_hosts_own() -> None:
-    def spec_of(table: Table, name: str = "mine", home: str = "/home") -> HostSpec:
+    def spec_of(table: HostSettings, name: str = "mine", home: str = "/home") -> HostSpec:
         return spec_from_settings(name, table, Path(home), memory_limit=7)
 
-    spec = spec_of(Table(["serve", "{port}"], {"A": "b"}, 81, idle_unload=5.0))
+    spec = spec_of(table_of("serve", "{port}", environment={"A": "b"}, port=81, idle_unload=5.0))
     assert (spec.command, spec.environment, spec.port) == (("serve", "{port}"), {"A": "b"}, 81)
     assert (spec.memory_limit, spec.idle_unload, spec.detaches) == (7, 5.0, False)
-    assert spec_of(Table(["x"], memory_limit=3)).memory_limit == 3
-    assert spec_of(Table(["x"], port=1, stop_command=["y"])).detaches
+    assert spec_of(table_of("x", memory_limit=3)).memory_limit == 3
+    assert spec_of(table_of("x", port=1, stop_command=["y"])).detaches
     ports = [
-        spec_of(Table(["x"]), name, home).port for name, home in (("a", "/a"), ("a", "/a"), ("b", "/a"), ("a", "/b"))
+        spec_of(table_of("x"), name, home).port for name, home in (("a", "/a"), ("a", "/a"), ("b", "/a"), ("a", "/b"))
     ]
     assert ports[0] == ports[1]
     assert len(set(ports)) == 3, "each has its own, where it is given none"
     assert all(20000 <= port < 30000 for port in ports)
+
+
+def test_a_table_of_a_built_in_name_is_as_built_in_in_all_that_it_does_not_say(tmp_path: Path) -> None:
+    def spec_of(name: str, *command: str, **fields: Any) -> HostSpec:
+        return spec_from_settings(name, table_of(*command, **fields), tmp_path, environment={"PATH": str(tmp_path)})
+
+    mine = spec_of("ollama", "/opt/ollama", "serve", port=5000, environment={"OLLAMA_MODELS": "/m"})
+    assert (mine.ready, mine.ready_field, mine.port, mine.start_timeout) == ("/api/version", "version", 5000, 60.0)
+    assert mine.environment == {"OLLAMA_HOST": "127.0.0.1:{port}", "OLLAMA_MODELS": "/m"}
+    assert mine.key not in ("", spec_of("ollama", "ollama", "serve").key)
+    said = spec_of("ollama", "o", ready="/", environment={"OLLAMA_HOST": "0.0.0.0:7"}, start_timeout=1)
+    assert (said.ready, said.ready_field, said.port, said.start_timeout) == ("/", None, 11434, 1.0)
+    assert said.environment == {"OLLAMA_HOST": "0.0.0.0:7"}
+    studio = spec_of("lmstudio", "/opt/lms", "server", "start")
+    assert (studio.ready, studio.stop_command, studio.detaches) == ("/v1/models", ("/opt/lms", "server", "stop"), True)
+    assert spec_of("lmstudio", "sh", "-c", "lms").stop_command == ("lms", "server", "stop")
+    assert spec_of("llama-server", "llama-server").start_timeout == 300.0
 
 
 @pytest.mark.parametrize(

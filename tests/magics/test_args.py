@@ -7,9 +7,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_jupyter.errors import InvalidInputError
-from llm_jupyter.magics.args import COMPLETION, OPTIONS, help_lines, parse
-from llm_jupyter.magics.completion import COMMANDS, offered
+from llm_jupyter.magics.args import (
+    COMPARED,
+    COMPLETION,
+    HELP,
+    OF_COMMANDS,
+    OPTIONS,
+    HelpAsked,
+    help_lines,
+    options_alone,
+    parse,
+)
+from llm_jupyter.magics.completion import COMMANDS, VERBS, offered, verbs
+from llm_jupyter.magics.hosts import ACTIONS
 from llm_jupyter.magics.llm import COMMANDS as COMMAND_TABLE
+from llm_jupyter.magics.sessions import VERBS as SESSION_VERBS
+from llm_jupyter.widgets import DASHBOARDS
 
 
 def chat(line: str) -> tuple[dict[str, Any], str]:
@@ -78,6 +91,24 @@ def test_an_option_that_resembles_none_is_answered_with_where_they_are_listed() 
     assert "--" in caught.value.next_step
 
 
+@pytest.mark.parametrize("flag", HELP)
+def test_help_is_asked_for_among_the_options_and_not_in_a_prompt(flag: str) -> None:
+    for line in (flag, f"-q {flag} hi"):
+        with pytest.raises(HelpAsked):
+            chat(line)
+    assert chat(f"what does ls {flag} say")[0] == {}
+    assert chat(f"-- {flag}") == ({}, flag)
+    with pytest.raises(HelpAsked):
+        options_alone("-m a ?", COMPARED, "%%compare", str)
+
+
+@pytest.mark.parametrize("magic", ["%%chat", "%llm history", "%%compare -m local/m"])
+def test_only_where_a_prompt_may_follow_it_is_said_how_one_begins_with_a_dash(magic: str) -> None:
+    with pytest.raises(InvalidInputError) as caught:
+        parse("--zzzzzz hi", OPTIONS, magic)
+    assert caught.value.next_step == f"{magic.removesuffix(' -m local/m')}? lists the options."
+
+
 @pytest.mark.parametrize(
     ("line", "said"),
     [
@@ -124,6 +155,8 @@ def test_no_line_makes_the_parser_fail_in_another_way_than_its_own(line: str) ->
         values, rest = {}, "\n".join(error.lines())
         assert line.lstrip().startswith("-")
         assert rest.count("\n") < 3
+    except HelpAsked:
+        assert "-h" in line
     else:
         assert line.endswith(rest)
         assert values or rest == line.lstrip() or line.lstrip().startswith("--")
@@ -141,6 +174,10 @@ def test_the_help_lists_every_flag_and_every_meaning_once() -> None:
 def test_the_commands_that_are_completed_are_those_that_there_are() -> None:
     assert set(COMMANDS) == set(COMMAND_TABLE)
     assert len(COMMANDS) == len(COMMAND_TABLE)
+    assert {*VERBS, *OF_COMMANDS} <= {*COMMANDS}
+    assert verbs("session") == [*SESSION_VERBS]
+    assert verbs("host") == [*ACTIONS]
+    assert verbs("dash") == [*DASHBOARDS]
 
 
 @pytest.mark.parametrize(

@@ -134,6 +134,21 @@ def test_again_that_fails_leaves_the_first_answer(notebook: Kernel, server: Mode
     assert server.contents() == ["one", "Heard: one", "two"]
 
 
+def test_again_asks_the_question_that_failed_as_it_was_asked(notebook: Kernel, server: ModelServer) -> None:
+    notebook.run("%chat one", "a")
+    server.next(reply({"error": {"message": "no"}}, 400))
+    notebook.run("%chat -m local/other-model -t 0.5 --max-tokens 9 --system 'Be brief.' two", "b")
+    refused = server.chats[-1]
+    server.next(answer("2"))
+    assert notebook.run("%llm again", "c").texts == ["2"]
+    assert server.chats[-1] == refused
+    assert server.contents() == ["Be brief.", "one", "Heard: one", "two"]
+    notebook.run("%llm again -t 1", "c")
+    assert (server.chats[-1]["temperature"], server.chats[-1]["max_tokens"]) == (1.0, 9)
+    notebook.run("%chat three", "d")
+    assert server.contents()[1:] == ["one", "Heard: one", "two", "Heard: two", "three"]
+
+
 def test_again_with_nothing_to_ask_says_so(notebook: Kernel) -> None:
     ran = notebook.run("%llm again")
     assert ran.error == ["SessionError: there is no turn to ask again", "Ask something first: %chat your question"]

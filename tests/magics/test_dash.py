@@ -72,7 +72,7 @@ def view_of(ran: Ran) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", DASHBOARDS)
 def test_every_dashboard_opens_with_its_picture_for_a_saved_file(kernel: Kernel, name: str) -> None:
-    data = view_of(good(kernel, f"%llm dash {name}"))
+    data = view_of(good(kernel, f"%llm dash {name}", cell="a"))
     assert set(data) == {WIDGET, "text/html", "text/plain"}
     assert data["text/html"].startswith('<div class="llm-dashboard"><b>')
     assert data["text/plain"].strip()
@@ -80,7 +80,7 @@ def test_every_dashboard_opens_with_its_picture_for_a_saved_file(kernel: Kernel,
 
 
 def test_without_a_name_it_is_the_status(kernel: Kernel) -> None:
-    assert view_of(good(kernel, "%llm dash"))["text/plain"].startswith("Status")
+    assert view_of(good(kernel, "%llm dash", cell="a"))["text/plain"].startswith("Status")
 
 
 def test_it_is_kept_in_a_variable_on_either_side_of_the_name(kernel: Kernel) -> None:
@@ -177,9 +177,9 @@ def test_a_notebook_that_no_page_shows_runs_and_as_html_it_has_the_pictures(
     for name, value in kernel_environment(tmp_path).items():
         monkeypatch.setenv(name, value)
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in CELLS])
-    # Without the state of widgets, as JupyterLab saves a notebook; with it, nbconvert leaves the drawing to the reader's page.
-    NotebookClient(notebook, timeout=60, kernel_name="python3", store_widget_state=False).execute()
+    NotebookClient(notebook, timeout=60, kernel_name="python3").execute()  # as nbconvert: with the state of widgets
     assert [len(cell.outputs) for cell in notebook.cells] == [0, 1, 1, 1]
+    assert notebook.metadata.widgets
     file = tmp_path / "dashboards.ipynb"
     nbformat.write(notebook, file)
     subprocess.run(

@@ -137,6 +137,19 @@ def test_a_cell_that_was_only_looked_at_keeps_its_turn(talk: Notebook, kernel: K
     assert server.contents()[1:] == ["one", "Heard: one", "two", "Heard: two", "three", "Heard: three", "four"]
 
 
+def test_a_cell_that_looks_at_another_question_asks_its_old_one_no_more(
+    talk: Notebook, kernel: Kernel, server: ModelServer
+) -> None:
+    kernel.run("%llm reset")
+    talk.run_all(kernel)
+    cell, before = talk.cells[1], talk.cells[1].source
+    cell.source = "%%chat --dry-run\nanother one"
+    talk.run(kernel, cell)
+    cell.source = before
+    kernel.run("%chat four")
+    assert server.contents()[1:] == ["two", "Heard: two", "three", "Heard: three", "four"]
+
+
 def test_the_second_question_of_a_cell_sees_its_first(talk: Notebook, kernel: Kernel, server: ModelServer) -> None:
     kernel.run("%llm reset")
     talk.run_all(kernel)

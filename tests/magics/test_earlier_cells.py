@@ -16,6 +16,7 @@ from notebooks import Notebook
 CELLS = {
     "imports": "%load_ext llm_jupyter\nimport math",
     "print": "print('as printed')\n'x' * 3",
+    "sets up": "%config LLMMagics.footer = 'on'\n%reload_ext llm_jupyter\n",
     "ours": "y = 2\n%chat --no-history hello",
     "compares": "%%compare -m local/m -m local/other-model -q\nhello",
     "fails": "print('so far')\n1 / 0",
@@ -156,6 +157,15 @@ def test_what_has_no_room_is_left_out_oldest_first_and_that_is_said(
     for cell in (*large, huge):
         talk.delete(talk.cells.index(cell))
     kernel.run("0", metadata={"deletedCells": [cell.id for cell in (*large, huge)]})
+
+
+def test_a_result_without_blanks_is_cut_however_long_it_is(talk: Notebook, kernel: Kernel, server: ModelServer) -> None:
+    extra = talk.add("print('7,' * 500_000)")
+    talk.run(kernel, extra)
+    ask(talk, kernel, "%%chat --context last\nwhy?")
+    assert "7,7,… (1,000,000 characters in all)\n```" in server.last_prompt
+    talk.delete(talk.cells.index(extra))
+    kernel.run("0", metadata={"deletedCells": [extra.id]})
 
 
 def test_braces_of_cells_stay_and_their_fences_cannot_break_out(

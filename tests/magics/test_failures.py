@@ -121,7 +121,7 @@ def test_the_choice_is_said_once_and_holds(home: Path) -> None:
         kernel.load()
         will = kernel.run("%llm").printed
         first, second = kernel.run("%chat a"), kernel.run("%chat b")
-        local.models = ("quite-another",)
+        local.models = ("quite-another", "m")
         third = kernel.run("%chat c")
         does = kernel.run("%llm").printed
     assert will.startswith("local/m (local) will answer ")

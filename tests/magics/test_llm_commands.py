@@ -125,6 +125,53 @@ def test_help_lists_every_command(notebook: Kernel) -> None:
 
 
 @pytest.mark.parametrize(
+    ("command", "beginning"),
+    [
+        ("%llm --help", "  %llm  "),
+        ("%llm ?", "  %llm  "),
+        ("%llm dash --help", "%llm dash [NAME]"),
+        ("%llm dash?", "%llm dash [NAME]"),
+        ("%llm help dash", "%llm dash [NAME]"),
+        ("%llm use -h", "%llm use MODEL"),
+        ("%llm session export?", "%llm session [VERB"),
+        ("%llm host stop embedded --help", "%llm host start"),
+        ("%llm purge --help --yes", "%llm purge --older"),
+        ("%chat --help", "Ask a language model"),
+        ("%chat -q -h what?", "Ask a language model"),
+        ("%compare --help", "Ask several models"),
+        ("%%chat --help", "Ask a language model"),
+        ("%%chat ?", "Ask a language model"),
+        ("%%llm -h\nwhat?", "%llm shows what runs"),
+        ("%%compare --help", "Ask several models"),
+        ('%%compare -m "local/m --help" -m local/m\nwhat?', "Ask several models"),
+    ],
+)
+def test_help_comes_wherever_it_is_asked_for_and_nobody_else_is_asked(
+    notebook: Kernel, server: ModelServer, command: str, beginning: str
+) -> None:
+    ran = notebook.run(command)
+    assert ran.status == "ok", ran.error
+    assert ran.printed.startswith(beginning)
+    assert server.chats == []
+
+
+def test_the_help_of_a_command_lists_its_verbs_and_options(notebook: Kernel) -> None:
+    text = said(notebook, "%llm session --help")
+    assert "  %llm session export [FILE]  " in text
+    assert "  --yes, -y  " in text
+
+
+def test_a_question_mark_in_a_name_is_no_question(notebook: Kernel) -> None:
+    assert said(notebook, "%llm session name why new?") == "This conversation is called why new?.\n"
+
+
+@pytest.mark.parametrize("magic", ["%compare?", "%%compare?", "%chat?", "%llm?"])
+def test_ipythons_own_help_knows_every_magic(notebook: Kernel, magic: str) -> None:
+    pages = [one["data"]["text/plain"] for one in notebook.run(magic).reply["payload"]]
+    assert "Options" in pages[0]
+
+
+@pytest.mark.parametrize(
     ("command", "hint"),
     [
         ("%llm why is the sky blue", "%chat why is the sky blue"),
@@ -143,8 +190,20 @@ def test_help_lists_every_command(notebook: Kernel) -> None:
         ("%llm status x", "takes nothing"),
         ("%llm providers x", "takes nothing"),
         ("%llm hosts x", "%llm host start NAME"),
-        ("%llm host", "%llm hosts lists the names"),
-        ("%llm host start", "%llm hosts lists the names"),
+        ("%llm hist", "Did you mean %llm history?"),
+        ("%llm dash chat status", "%llm dash status opens that one"),
+        ("%llm dash chat now", "%llm dash chat opens that one"),
+        ("%llm dash chats now", "There are: status"),
+        ("%llm help modles", "Did you mean %llm models?"),
+        ("%llm config set session.system Answer briefly.", '%llm config set session.system "Answer briefly."'),
+        ("%llm config set session.system say 'a \"b\"'", """%llm config set session.system 'say a "b"'"""),
+        ("%compare -m local/m what?", "%%compare"),
+        ("%%compare", "two models"),
+        ("%%chat", "Write the prompt on the lines below"),
+        ("%%chat -q it ?\nhi", "takes only options"),
+        ("%llm session name", "needs a name"),
+        ("%llm host", "takes start, stop, restart, logs and a name\n%llm hosts lists the names"),
+        ("%llm host start", "There are: embedded."),
         ("%llm host pause local", "start, stop, restart, logs"),
         ("%llm host start nobody", "there is no host 'nobody'"),
         ("%llm connect", "%llm providers lists them"),

@@ -78,7 +78,7 @@ async def test_each_reason_gives_way_to_the_one_above_it(house: House) -> None:
         assert await house.choice(server) == ("ollama/nearly:1b", "it is loaded in ollama")
 
         by_default = {"default_model": "ollama/new:1b"}
-        assert await house.choice(server, **by_default) == ("ollama/new:1b", "it is default_model in your settings")
+        assert await house.choice(server, **by_default) == ("ollama/new:1b", "it is default_model")
 
         session = house.factory(server, **by_default).sessions.current
         await session.use("ollama/old:1b")

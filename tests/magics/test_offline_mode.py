@@ -339,7 +339,7 @@ def test_the_modes_and_the_cache_are_said_in_a_few_lines(tmp_path: Path, server:
     server.forget()
     with Kernel(tmp_path / "home", configured(server, "off")) as kernel:
         said = {mode: kernel.load().run(f"%llm offline {mode}").printed.splitlines() for mode in ("", "auto", "replay")}
-        assert said[""] == ["Offline mode is off. Each question asks a model; nothing is kept."]
+        assert said[""] == ["Offline mode is off. Each question asks a model; no answers are kept for offline use."]
         assert said["auto"][0].startswith("Offline mode is auto.")
         assert said["replay"][1] == "Recordings here: none"
         recording = kernel.run("%llm offline record").printed.splitlines()
@@ -352,3 +352,17 @@ def test_the_modes_and_the_cache_are_said_in_a_few_lines(tmp_path: Path, server:
         assert kernel.run("%llm cache").printed.startswith("1 answer, ")
         assert kernel.run("%llm cache clear").printed.startswith("Deleted 1 answer from the cache.")
         assert kernel.run("%llm cache").printed.startswith("0 answers, ")
+
+
+def test_what_the_code_of_a_notebook_asks_by_itself_is_recorded_beside_it(tmp_path: Path, server: ModelServer) -> None:
+    asks = "import llm_jupyter\nwith llm_jupyter.LLMFactory() as llm:\n    print(llm.chat('by code').text)"
+    notebook = Notebook(tmp_path / "code.ipynb")
+    cell = notebook.add(asks)
+    notebook.save()
+    with Kernel(tmp_path / "here", configured(server, "record"), notebook=notebook.path) as kernel:
+        recorded = notebook.run(kernel, cell).printed
+        kernel.run("%load_ext llm_jupyter\n%chat hello")
+    assert recorded == "Heard: by code\n"
+    assert len((tmp_path / "code.recording.jsonl").read_text().splitlines()) == 2
+    with Kernel(tmp_path / "elsewhere", {"LLM_JUPYTER_OFFLINE": "replay"}, notebook=notebook.path) as kernel:
+        assert notebook.run(kernel, cell).printed == recorded

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -110,6 +111,33 @@ def test_what_the_file_does_not_tell_is_said_and_no_answer_is_given_to_another_q
         error = kernel.run("%llm session resume").error
         assert error[0] == "SessionError: talk.ipynb shows no conversation"
         assert error[1].startswith("Left out: 1 answer whose cell does not say what was asked")
+
+
+def test_what_was_reset_away_stays_away_and_can_be_asked_for(tmp_path: Path, server: ModelServer) -> None:
+    talk = Notebook(tmp_path / "talk.ipynb")
+    for source in (
+        LOAD, "%%chat\none", "%llm reset", "%%chat\ntwo", "%llm session fork copy", "%%chat\nthree", "%llm again",
+    ):  # fmt: skip
+        talk.add(source)
+    with kernel_of(tmp_path / "here", server, talk) as kernel:
+        talk.run_all(kernel)
+        talk.save()
+        kernel.run("%%chat\nnext", "next")
+        sent = server.contents()
+    assert sent == ["two", "Heard: two", "three", "Heard: three", "next"]
+    server.forget()
+    with kernel_of(tmp_path / "elsewhere", server, talk) as kernel:
+        kernel.run(LOAD)
+        first, more = kernel.run("%llm session resume").printed.splitlines()
+        assert first.startswith("Resumed 2 turns")
+        told = re.fullmatch(r'It also shows 1 turn of another conversation \("one"\): (%llm session resume \w+)', more)
+        assert told is not None
+        kernel.run("%%chat\nnext", "next")
+        assert server.contents() == sent
+        assert kernel.run(told[1]).printed.startswith("Resumed 1 turn of")
+        kernel.run("%%chat\nmore", "more")
+        assert server.contents() == ["one", "Heard: one", "more"]
+        assert kernel.run(told[1] + "no").error[0].startswith("SessionError: there is no conversation")
 
 
 def test_a_conversation_that_is_kept_is_not_taken_up_twice(tmp_path: Path, server: ModelServer) -> None:

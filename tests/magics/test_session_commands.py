@@ -81,8 +81,8 @@ def test_a_copy_and_its_original_go_on_apart(notebook: Kernel, server: ModelServ
 
 
 def test_a_copy_that_got_no_name_is_called_after_the_original_as_the_list_shows_both(notebook: Kernel) -> None:
-    def names() -> list[str]:
-        head, *lines = said(notebook, "%llm session list").splitlines()
+    def names(words: str = "") -> list[str]:
+        head, *lines = said(notebook, f"%llm session list {words}").splitlines()
         start, end = head.index("name"), head.index("turns")
         return [line[start:end].strip() for line in lines if not line.startswith("The last")]
 
@@ -96,6 +96,8 @@ def test_a_copy_that_got_no_name_is_called_after_the_original_as_the_list_shows_
     )
     shown = ["where do fish sleep? (copy 2)", "where do fish sleep? (copy)", "“where do fish sleep?”"]
     assert names()[:3] == shown
+    assert names("FISH sleep? (copy") == shown[:2]
+    assert said(notebook, "%llm session list whales").startswith('No conversation is called "whales"; ')
     back = re.search(r"%llm session use \w+", first)
     assert back is not None
     assert "Resumed 1 turn of “where do fish sleep?”" in said(notebook, back[0])
@@ -135,9 +137,9 @@ MEANINGLESS = [
     "%llm session delete", "%llm session delete nobody --yes", "%llm session export talk.pdf",
     "%llm session export /nowhere/talk.md", "%llm session import", "%llm session import nothing.json",
     "%llm session import talk.ipynb", "%llm session resume", "%llm session resume nobody",
-    "%llm session resume nothing.ipynb", "%llm session list all", "%llm history nobody", "%llm history -n few",
+    "%llm session resume nothing.ipynb", "%llm session list -n all", "%llm history nobody", "%llm history -n few",
     "%llm history --search", "%llm reset now", "%llm private maybe", "%llm purge", "%llm purge --older 3",
-    "%llm purge --older 30d", "%chat -s", "%chat -s a/b hi", "%chat --context some hi", "%chat --dry-rnu hi",
+    "%chat -s", "%chat -s a/b hi", "%chat --context some hi", "%chat --dry-rnu hi",
 ]  # fmt: skip
 
 
@@ -220,6 +222,21 @@ def test_an_older_version_is_looked_at_and_brought_back(notebook: Kernel, server
     assert said(notebook, f"%llm history {older[1]} restore") == f"{older[1]} counts already.\n"
 
 
+def test_a_turn_that_was_left_out_is_brought_back_and_it_is_said_until_when(
+    notebook: Kernel, server: ModelServer
+) -> None:
+    notebook.run("%chat one", "a")
+    notebook.run("1 + 1", "a")
+    (turn,) = turns(said(notebook, "%llm history"))
+    first, second = said(notebook, f"%llm history {turn} restore").splitlines()
+    assert first == f"{turn} counts again: one"
+    assert second == (
+        "It was left out, as its cell last ran without asking; now what comes after it sees it, until that asks again."
+    )
+    notebook.run("%chat two", "b")
+    assert server.contents() == ["one", "Heard: one", "two"]
+
+
 def test_a_long_history_is_short_to_look_at(notebook: Kernel) -> None:
     notebook.run("%%chat\n" + "a very long question\n" * 500, "a")
     notebook.run("%chat brief", "b")
@@ -239,6 +256,26 @@ def test_a_search_finds_the_words_of_older_versions_in_all_conversations(noteboo
     found = said(notebook, "%llm history --search marmot whis")
     assert re.search(r"^animals +\w+ +.*marmot whistles.* earlier version$", found, re.MULTILINE)
     assert said(notebook, "%llm history --search dodo") == "Nothing that is kept has 'dodo' in it.\n"
+
+
+# -- nothing to do
+
+
+def test_a_conversation_in_which_nothing_was_asked_is_not_written(notebook: Kernel) -> None:
+    ran = notebook.run("%llm session export empty.md")
+    assert ran.error == ["SessionError: nothing was asked in it yet, so nothing was written", "%chat your question"]
+    assert not (notebook.home / "empty.md").exists()
+
+
+@pytest.mark.parametrize("sure", ["", " --yes"])
+def test_a_purge_of_nothing_says_so_and_asks_nobody(notebook: Kernel, sure: str) -> None:
+    notebook.run("%chat one")
+    assert said(notebook, f"%llm purge --older 30d{sure}").startswith("Nothing is that old")
+
+
+def test_a_look_at_a_fresh_conversation_says_nothing_that_sounds_like_a_fault(notebook: Kernel) -> None:
+    text = said(notebook, "%llm session")
+    assert re.search(r"^when too long +the oldest turns are left out$", text, re.MULTILINE)
 
 
 # -- completion

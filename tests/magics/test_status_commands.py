@@ -24,6 +24,11 @@ base_url = "{main}"
 kind = "openai-compatible"
 base_url = "{spare}"
 
+[providers."one two"]
+kind = "openai-compatible"
+base_url = "{spare}"
+enabled = false
+
 [providers.cloud]
 kind = "openai-compatible"
 base_url = "https://me:hunter2@models.example.org/v1"
@@ -106,6 +111,9 @@ def test_connecting_says_how_long_the_answer_took_or_that_none_came(kernel: Kern
     main.close()
     assert "the connection was refused" in bad(kernel, "%llm connect main")[0]
     assert row(kernel, "main").split()[2] == "failed"
+    assert "one two (local) is connected." in good(kernel, "%llm connect one two").printed
+    assert "one two is disconnected" in good(kernel, "%llm disconnect one two").printed
+    assert "which provider?" in bad(kernel, "%llm connect one three")[0]
 
 
 def test_providers_lists_where_each_is_and_where_it_comes_from(kernel: Kernel, main: ModelServer) -> None:
@@ -163,7 +171,7 @@ def test_a_server_that_somebody_else_runs_is_watched_and_never_stopped(kernel: K
 def test_the_look_says_who_answers_while_the_chosen_model_cannot(kernel: Kernel, main: ModelServer) -> None:
     main.close()
     printed = good(kernel, "%llm").printed
-    assert "main/m (local) is to answer because it is default_model in your settings, and does not now: " in printed
+    assert "main/m (local) is to answer because it is default_model, and does not now: " in printed
     assert "Until it does, spare/m answers." in printed
     ran = good(kernel, "%chat hi")
     assert not any("because" in footer for footer in ran.footers), "the reason is that of a model that did not answer"

@@ -119,6 +119,19 @@ def test_what_is_not_ours_is_left_to_ipython(cell: str) -> None:
     assert manager().transform_cell(cell) == TransformerManager().transform_cell(cell)
 
 
+@pytest.mark.parametrize(
+    ("cell", "call"),
+    [
+        ("%%chat --help", ("chat", "--help", "\n")),
+        ("%%compare\n", ("compare", "", "\n")),
+        ("%%llm ?", ("llm", "?", "\n")),
+        ("%compare what?", ("compare", "what?")),
+    ],
+)
+def test_a_cell_without_a_prompt_comes_to_us_and_not_to_ipythons_refusal(cell: str, call: tuple[str, ...]) -> None:
+    assert called(cell) == [call]
+
+
 def test_a_cell_that_is_being_typed_in_a_terminal_is_not_taken_for_complete() -> None:
     assert manager().check_complete("%%chat\nhello")[0] == "incomplete"
     assert manager().check_complete("%%chat\nhello\n\n")[0] == "complete"

@@ -70,7 +70,7 @@ def test_braces_of_other_kinds_arrive_to_the_letter(asking: Kernel, server: Mode
     ran = asking.run(f"%%chat\n{BRACES[kind]}")
     assert ran.status == "ok", ran.error
     assert server.last_prompt == BRACES[kind]
-    assert "illed in" not in "".join(ran.footers)
+    assert "Filled in: " not in "".join(ran.footers)
 
 
 @pytest.mark.parametrize(

@@ -93,6 +93,13 @@ async def test_a_conversation_with_pictures_and_tools_is_sent_as_the_protocol_wa
     }
 
 
+async def test_half_a_character_is_sent_as_a_question_mark() -> None:
+    async with asking(answer("x")) as (provider, server):
+        await provider.generate_chat_completion([Message.user("a\udcff.txt, é")], model="m")
+    (request,) = server.requests
+    assert request.json()["messages"] == [{"role": "user", "content": "a?.txt, é"}]
+
+
 async def test_raw_text_is_continued_without_roles() -> None:
     async with asking(answer("x")) as (provider, server):
         await provider.generate_completion("Once", model="m", options=GenerationOptions(max_tokens=3))

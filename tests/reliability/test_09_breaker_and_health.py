@@ -255,7 +255,8 @@ async def test_while_one_tries_the_others_go_elsewhere() -> None:
         clock = ManualClock()
         async with Routes({"first": first, "second": second}, fallback=["second/n"], clock=clock) as routes:
             await routes.ask()
-            routes.connection("first").failed(REFUSED)
+            for _ in range(3):
+                routes.connection("first").failed(FAILED)
             clock.advance(1.3)
             first.forget()
             first.next([gate])

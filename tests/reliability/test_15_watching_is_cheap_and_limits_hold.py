@@ -117,7 +117,9 @@ async def test_a_host_beyond_its_memory_is_told_of_once_and_then_the_chosen_thin
             await asyncio.sleep(2.2)
             assert names(events).count("LimitExceeded") == 1
             assert ask(running.url, "health")
-        assert hosts.one("problem").state == ("stopped" if action == "stop" else "running")
+        status = hosts.one("problem")
+        assert status.state == ("stopped" if action == "stop" else "running")
+        assert status.reason == ("" if action == "warn" else "it took more memory than it may")
 
 
 async def test_a_host_that_nobody_uses_is_unloaded_and_comes_back_when_it_is_needed(tmp_path: Path) -> None:

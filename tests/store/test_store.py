@@ -61,6 +61,17 @@ def test_the_last_updated_conversation_comes_first_and_a_turn_updates_its_own(st
     assert store.named("x") == store.session("two")
 
 
+def test_conversations_are_counted_and_found_by_what_they_are_called_in_any_case(store: Store) -> None:
+    store.save_session(session("a", name="ÄRGER im Büro", updated=1.0))
+    store.save_session(session("b", notebook="/somewhere/Ärger.ipynb", updated=2.0))
+    converse(store, "Warum der ärger?", name="c")
+    store.save_session(session("d", name="%rger", notebook="/somewhere/Ärger.ipynb"))
+    assert [one.id for one in store.sessions(called="äRGER")] == ["c", "b", "a"]
+    assert [one.id for one in store.sessions(called="ärger", limit=2)] == ["c", "b"]
+    assert [one.id for one in store.sessions(called="%")] == ["d"]
+    assert (store.count(), len(store.sessions())) == (4, 4)
+
+
 def test_conversations_are_found_by_kernel_notebook_id_or_the_cells_of_their_current_turns(store: Store) -> None:
     store.save_session(session("by kernel", kernel="k", updated=5.0))
     store.save_session(session("by notebook", notebook="/n.ipynb", updated=4.0))
@@ -346,6 +357,41 @@ def test_a_search_finds_prompts_and_answers_by_the_beginnings_of_words_whatever_
     assert (hit.turn.id, hit.session.id) == ("a", "talk")
     assert hit.excerpt in ("Explain the Schrödinger equation", "It governs waves, of every kind")
     assert store.search("waves Heisenberg") == []
+
+
+TEXTS = [
+    "日本語のテキストを検索", "C++ and C# and .NET", "cats, cars and 50 cents", "price is 50% of 100", "emoji 🙂 here", "snake_case",
+    'say "Hello world" now', "ภาษาไทยไม่มีช่องว่าง", r"path C:\Users",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("words", "numbers"),
+    [
+        ("検索", [0]), ("日本", [0]), ("ไทย", [7]), ("C++", [1]), ("c#", [1]), ("C+", [1]), ("c", [1, 2, 5, 8]), (".net", [1]), ("50", [2, 3]),
+        ("50%", [3]), ("%", [3]), ("_", [5]), ("snake_", [5]), ("🙂", [4]), ("here 🙂", [4]), ("now 🙂", []), ("\\", [8]), ("'", []),
+        ('"hello world"', [6]), ("(hel*)", [6]), ('"', [6]), ("C++ 検索", []), ("C:\\", [8]), pytest.param("%" * 100_000, [], id="long"), pytest.param("検 " * 2000, [0], id="many"),
+    ],
+)  # fmt: skip
+def test_signs_and_scripts_without_blanks_are_found_to_the_letter(words: str, numbers: list[int]) -> None:
+    with storing(None) as (store, _):
+        store.save_session(session())
+        for number, text in enumerate(TEXTS):
+            ask(store, str(number), float(number), prompt=text)
+        found = store.search(words)
+        assert sorted(int(hit.turn.id) for hit in found) == numbers
+        assert {hit.excerpt for hit in found} == {TEXTS[number] for number in numbers}
+        assert not store.trouble
+
+
+def test_the_excerpt_of_what_only_signs_were_looked_for_shows_where_they_stand(store: Store) -> None:
+    converse(store)
+    ask(store, "a", 1.0, prompt="short")
+    store.answered("talk", "a", 1, answer("many words " * 100 + "then 🙂 at last, and more " * 10), TurnState.COMPLETE)
+    (hit,) = store.search("🙂")
+    assert hit.excerpt.startswith("…")
+    assert "words then 🙂 at last" in hit.excerpt
+    assert len(hit.excerpt) <= 121
 
 
 def test_older_versions_are_found_and_an_answer_under_way_is_not_yet(store: Store) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -166,6 +167,16 @@ def test_half_a_surrogate_pair_of_a_model_does_not_end_it(llm: LLMFactory) -> No
         assert page.dashboard.get_state()["state"]["text"] == "cut ? off"
 
 
+def test_every_message_says_when_it_was_sent(llm: LLMFactory) -> None:
+    before = time.time()
+    with shown(Counting(llm)) as page:
+        publish(llm, 1)
+        page.until(lambda: page.state.get("last") == 1)
+        page.act("greet", name="you")
+    assert page.moments == sorted(page.moments)
+    assert before - 0.001 < page.moments[0] <= page.moments[-1] < time.time() + 0.001
+
+
 # -- failing
 
 
@@ -215,6 +226,22 @@ def test_an_action_that_fails_is_said_and_done(llm: LLMFactory, verb: Any, value
         page.until(lambda: notice(page).startswith(said) and page.state["notice"]["error"])
         page.act("greet", name="you")
         page.until(lambda: page.state["notice"] == {"text": "hello you", "error": False})
+
+
+def test_the_error_of_an_action_stands_until_the_next_one_succeeds_and_what_was_said_well_longer(
+    llm: LLMFactory,
+) -> None:
+    with shown(Counting(llm)) as page:
+        page.act("fail", how="known")
+        page.until(lambda: notice(page) == "the disk is full\nMake room.")
+        page.act("fail", how="oddly")
+        page.until(lambda: notice(page) == "fail failed: ValueError: oddly")
+        page.act("write", text="well")
+        page.until(lambda: page.state.get("text") == "well" and "notice" not in page.state)
+        page.act("greet", name="you")
+        page.act("write", text="again")
+        page.until(lambda: page.state.get("text") == "again")
+        assert notice(page) == "hello you"
 
 
 @pytest.mark.parametrize("content", [None, "hello", ["do"], {}, {"do": "seen"}, {"do": ["x"], "ticket": {}}])

@@ -143,6 +143,10 @@ def test_a_stop_keeps_what_has_arrived_and_asks_nobody_else(page: Page, one: Mod
     page.until(lambda: states(page) == ["stopped", "stopped"])
     assert page.state["text:0"].startswith("tick ")
     assert len(one.chats) == 1
+    stopped, unasked = page.state["figures:0"], page.state["figures:1"]
+    assert (stopped["tokens"], stopped["about"]) == (page.state["text:0"].count("tick"), True), "no server counted them"
+    assert (unasked["tokens"], unasked["rate"]) == (None, None)
+    assert f"~{stopped['tokens']:,}" in page.dashboard.picture().text
 
 
 def test_a_dead_server_is_a_column_with_its_error_and_the_others_are_whole(tmp_path: Path, one: ModelServer) -> None:
@@ -355,7 +359,8 @@ def test_a_comparison_of_several_prompts_is_looked_at_prompt_by_prompt(llm: LLMF
     comparison = filled("a", "b", prompts=["p", "q"], answer=["a of p", "b of p", "a of q", "b of q"])
     with shown(CompareDashboard(llm, comparison)) as page:
         assert (page.state["prompt"], page.state["text:0"], page.state["text:1"]) == ("p", "a of p", "b of p")
-        assert page.state["view"]["prompts"] == ["p", "q"]
+        assert page.state["prompts"] == ["p", "q"]
+        assert "prompts" not in page.state["view"], "what never changes would travel with what does"
         page.act("prompt", number=1)
         page.until(
             lambda: (page.state["prompt"], page.state["text:0"], page.state["text:1"]) == ("q", "a of q", "b of q")

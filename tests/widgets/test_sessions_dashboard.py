@@ -218,9 +218,32 @@ def test_the_last_two_hundred_conversations_are_listed_and_any_can_be_opened(llm
     converse(llm.store, "one", name="talk 0")
     with shown(SessionsDashboard(llm)) as page:
         assert len(listed(page)) == 200
-        assert not page.state["is_all"]
+        assert page.state["kept"] == 231, "the notebook's own, in which nothing was asked yet, among them"
+        assert "211 more are kept." in page.dashboard.picture().text
         page.act("open", session="talk 0")
         page.until(lambda: page.state["opened"]["id"] == "talk 0" and len(turns(page)) == 1)
+
+
+def test_a_name_is_found_among_all_conversations_and_what_is_found_stays_true(llm: LLMFactory) -> None:
+    for number in range(230):
+        llm.store.save_session(session(f"talk {number}", name=f"Früh {number}", updated=float(number)))
+
+    def found(text: str) -> list[str]:
+        page.act("search", text=text)
+        page.until(lambda: (page.state["named"] or {}).get("text") == text)
+        return [one["title"] for one in page.state["named"]["rows"]]
+
+    with shown(SessionsDashboard(llm)) as page:
+        assert page.state["named"] is None
+        assert found("FRÜH 3") == [f"Früh {number}" for number in (*range(39, 29, -1), 3)]
+        assert found(llm.sessions.current.id[2:6].upper()) == [llm.sessions.current.id]
+        assert found("nobody") == []
+        assert (len(found("ü")), page.state["named"]["is_all"], page.state["hits"]) == (200, False, None)
+        found("früh 29")
+        page.act("rename", session="talk 29", name="Spät")
+        page.until(lambda: page.state["named"]["rows"] == [])
+        page.act("search", text=" ")
+        page.until(lambda: page.state["named"] is None)
 
 
 # -- how full the context is
@@ -443,6 +466,11 @@ def test_any_name_becomes_the_name_of_a_file_in_that_folder(name: str) -> None:
     assert len(f"{found}.json".encode()) <= 255
 
 
+def test_the_ending_of_a_notebook_does_not_stand_in_the_middle_of_a_files_name() -> None:
+    assert file_name("Untitled.ipynb (copy)") == "Untitled (copy)"
+    assert file_name("the .ipynbs") == "the .ipynbs"
+
+
 def test_an_export_that_cannot_be_written_says_where_and_why(tmp_path: Path) -> None:
     with pytest.raises(SessionError, match="cannot be written"):
-        export(session(), [], tmp_path / "nowhere" / "talk.md")
+        export(session(), [turn("a")], tmp_path / "nowhere" / "talk.md")

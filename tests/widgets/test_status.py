@@ -92,7 +92,7 @@ def test_it_tells_of_each_provider_and_of_the_model_that_answers(llm: LLMFactory
     with shown(StatusDashboard(llm)) as page:
         page.until(lambda: page.state["answers"])
         assert page.state["names"] == ["far", "main", "spare", "embedded"]
-        assert page.state["answers"] == ["main/m (local) will answer because it is default_model in your settings."]
+        assert page.state["answers"] == ["main/m (local) will answer because it is default_model."]
         assert "ollama" in page.state["absent"]
         assert (row(page, "main")["state"], row(page, "main")["where"]) == ("connected", "local")
         assert (row(page, "main")["models"], row(page, "main")["answers"]) == (2, {"words": "m answers", "now": True})

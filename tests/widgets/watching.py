@@ -39,6 +39,8 @@ class Page:
         """Every message of changes, with the second at which it came."""
         self.answers: list[dict[str, Any]] = []
         """What the kernel has said of that which it was asked to do: that it took it, and that it is done."""
+        self.moments: list[float] = []
+        """When each message was sent, as the kernel says it."""
         self.is_closed = False
         self.loses: Callable[[dict[str, Any]], bool] = lambda content: False
         """Which messages get lost on their way; none."""
@@ -80,11 +82,13 @@ class Page:
         with self._news:
             if kind == "comm_close":
                 self.is_closed = True
-            content = data.get("content") if data.get("method") == "custom" else None
-            if content is not None and self.loses(content):
-                self.lost += 1
-            elif content is not None:
-                self._take(content)
+            if data.get("method") == "custom":
+                content = dict(data["content"])
+                self.moments.append(content.pop("now"))
+                if self.loses(content):
+                    self.lost += 1
+                else:
+                    self._take(content)
             self._news.notify_all()
 
     def _take(self, content: dict[str, Any]) -> None:

@@ -1,0 +1,13 @@
+"""Why a host was put down, died, or was given up: the words that its journal and its state have, and their readers know."""
+
+TOO_LARGE = "it took more memory than it may"
+STOPPED = "stopped on request"
+RESTARTED = "restarted on request"
+IDLE = "idle for"
+TOLD_TO_END = "its supervisor was told to end"
+UNUSED = "nobody uses it any more"
+CANNOT_RUN = "cannot be run"
+NOT_READY = "not ready within"
+SILENCE = "nothing answers at port"
+STILL_LOADING = "answers 503"
+EXIT_CODE = "it ended with exit code"
