@@ -51,7 +51,7 @@ test: lint
 	scripts/check_bundle
 	scripts/ensure_chromium
 	$(BIN)/python -m pytest -m "not alone" --numprocesses 3 --dist loadgroup
-	$(BIN)/python -m pytest -m alone --numprocesses 3 --dist loadgroup
+	$(BIN)/python -m pytest -m alone --numprocesses 2 --dist loadgroup
 	scripts/run_notebooks --check $(BIN)/python $(NOTEBOOKS)
 
 coverage: $(VENV)/.dev

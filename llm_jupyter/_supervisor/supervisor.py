@@ -245,7 +245,7 @@ class Supervisor:
     def _restart(self, reason: str) -> None:
         self._enter(RESTARTING)
         self._put_down_and_say(self._order.stop_grace, reason)
-        self._start()
+        self._due = time.monotonic()  # by the next turn, unless its last holder has left meanwhile
 
     def _end(self, reason: str, grace: float) -> None:
         self._state.reason = reason
