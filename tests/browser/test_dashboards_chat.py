@@ -296,6 +296,7 @@ def test_enter_ends_a_composed_word_or_a_line_before_it_sends_and_instructions_g
     expect(field(chat, "Instructions")).to_have_value("")
     for number in range(3):
         question.fill(f"number {number}" + "\n" * 40)
+        expect(button(chat, "Send")).to_be_enabled()  # the answer before has ended
         question.press("Enter")
         expect(chat.locator(".llmj-turn").nth(number)).to_contain_text("Heard: number")
         expect(chat.locator(".llmj-turn").nth(number).locator(".llmj-answer")).to_be_in_viewport()
