@@ -14,10 +14,13 @@ expect.set_options(timeout=20_000)  # what is promised within a second is measur
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _kernels_end(lab: Lab) -> Iterator[None]:
+def _kernels_end(request: pytest.FixtureRequest) -> Iterator[None]:
     """What one module's notebooks hold, above all the embedded model's process, is nobody's when the next begins."""
+    asks_lab = any("lab" in item.fixturenames for item in request.session.items if item.path == request.path)
+    lab: Lab | None = request.getfixturevalue("lab") if asks_lab else None
     yield
-    lab.end_kernels()
+    if lab is not None:
+        lab.end_kernels()
 
 
 @pytest.fixture(scope="module")
